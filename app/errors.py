@@ -1,0 +1,215 @@
+"""Everything that can go wrong, as one tree.
+
+    FaceIdError
+    ├── RequestError                    the caller can mend it
+    │   ├── InvalidRequest              422 invalid_request
+    │   ├── UnsupportedMediaType        415 unsupported_media_type
+    │   ├── BodyTooLarge                413 body_too_large
+    │   ├── ImageError
+    │   │   ├── EmptyImage              422 empty_image
+    │   │   ├── UnsupportedImage        415 unsupported_image
+    │   │   ├── AnimatedImage           415 animated_image
+    │   │   ├── TooManyPixels           413 too_many_pixels
+    │   │   └── UnreadableImage         422 unreadable_image
+    │   ├── FaceError
+    │   │   ├── NoFace                  422 no_face
+    │   │   ├── MultipleFaces           422 multiple_faces
+    │   │   └── FaceTooSmall            422 face_too_small
+    │   ├── NoFaceEnrolled              422 no_face_enrolled
+    │   ├── TooManyFaces                422 too_many_faces
+    │   ├── MetadataTooLarge            422 metadata_too_large
+    │   ├── UnsupportedTarget           422 unsupported_target
+    │   ├── NotFound                    404 not_found
+    │   │   ├── PersonNotFound          404 person_not_found
+    │   │   └── FaceNotFound            404 face_not_found
+    │   ├── MethodNotAllowed            405 method_not_allowed
+    │   └── ClientDisconnected          499 client_disconnected (answered to nobody)
+    ├── Unavailable                     the caller can try again
+    │   ├── QueueFull                   503 queue_full
+    │   └── StoreUnavailable            503 store_unavailable
+    ├── InferenceFailed                 500 inference_failed
+    ├── InvalidEmbedding                500 invalid_embedding
+    └── StartupError                    the operator can mend it; the service does not start
+        ├── InvalidSettings
+        ├── InvalidModel
+        ├── DeviceUnavailable
+        ├── StoreLocked
+        └── StoreMismatch
+
+`code` is part of the public contract and never changes; `detail` says what was
+wrong and what to do, for a person to read.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class FaceIdError(Exception):
+    """Base of every error this project raises on purpose."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra: Mapping[str, Any] = extra
+
+
+class RequestError(FaceIdError):
+    """The request cannot be served as it is."""
+
+    status = 400
+
+
+class InvalidRequest(RequestError):
+    status, code, title = 422, "invalid_request", "Invalid request"
+
+
+class UnsupportedMediaType(RequestError):
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
+
+
+class BodyTooLarge(RequestError):
+    status, code, title = 413, "body_too_large", "Request body too large"
+
+
+class ImageError(RequestError):
+    """The image itself cannot be used."""
+
+
+class EmptyImage(ImageError):
+    status, code, title = 422, "empty_image", "Empty image"
+
+
+class UnsupportedImage(ImageError):
+    status, code, title = 415, "unsupported_image", "Unsupported image format"
+
+
+class AnimatedImage(ImageError):
+    status, code, title = 415, "animated_image", "Animated image"
+
+
+class TooManyPixels(ImageError):
+    status, code, title = 413, "too_many_pixels", "Too many pixels"
+
+
+class UnreadableImage(ImageError):
+    status, code, title = 422, "unreadable_image", "Unreadable image"
+
+
+class FaceError(RequestError):
+    """The image is fine; the faces in it are not what the call needs."""
+
+
+class NoFace(FaceError):
+    status, code, title = 422, "no_face", "No face found"
+
+
+class MultipleFaces(FaceError):
+    status, code, title = 422, "multiple_faces", "More than one face"
+
+
+class FaceTooSmall(FaceError):
+    status, code, title = 422, "face_too_small", "Face too small"
+
+
+class NoFaceEnrolled(RequestError):
+    """Every image of an enrolment was rejected; `rejected` says why, one by one."""
+
+    status, code, title = 422, "no_face_enrolled", "No face enrolled"
+
+
+class TooManyFaces(RequestError):
+    status, code, title = 422, "too_many_faces", "Too many faces"
+
+
+class MetadataTooLarge(RequestError):
+    status, code, title = 422, "metadata_too_large", "Metadata too large"
+
+
+class UnsupportedTarget(RequestError):
+    """The calibration says nothing about the error rate asked for."""
+
+    status, code, title = 422, "unsupported_target", "Unsupported target error rate"
+
+
+class NotFound(RequestError):
+    status, code, title = 404, "not_found", "Not found"
+
+
+class PersonNotFound(NotFound):
+    code, title = "person_not_found", "Person not found"
+
+    def __init__(self, gallery: str, person_id: str) -> None:
+        super().__init__(f"No person {person_id!r} in gallery {gallery!r}.")
+
+
+class FaceNotFound(NotFound):
+    code, title = "face_not_found", "Face not found"
+
+    def __init__(self, gallery: str, person_id: str, face_id: str) -> None:
+        super().__init__(f"Person {person_id!r} of gallery {gallery!r} has no face {face_id!r}.")
+
+
+class MethodNotAllowed(RequestError):
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
+class ClientDisconnected(RequestError):
+    """The client hung up while its request was read or waited in a queue."""
+
+    status, code, title = 499, "client_disconnected", "Client disconnected"
+
+
+class Unavailable(FaceIdError):
+    """Not now; `retry_after` seconds from now it may work."""
+
+    status = 503
+    retry_after: ClassVar[int] = 1
+
+
+class QueueFull(Unavailable):
+    code, title = "queue_full", "Too many requests in progress"
+
+
+class StoreUnavailable(Unavailable):
+    code, title = "store_unavailable", "Store unavailable"
+    retry_after = 5
+
+
+class InferenceFailed(FaceIdError):
+    status, code, title = 500, "inference_failed", "Inference failed"
+
+
+class InvalidEmbedding(FaceIdError):
+    """An embedding that is not finite, of unit length and of the model's dimension."""
+
+    status, code, title = 500, "invalid_embedding", "Invalid embedding"
+
+
+class StartupError(FaceIdError):
+    """The service refuses to start."""
+
+
+class InvalidSettings(StartupError):
+    code, title = "invalid_settings", "Invalid settings"
+
+
+class InvalidModel(StartupError):
+    code, title = "invalid_model", "Invalid model file"
+
+
+class DeviceUnavailable(StartupError):
+    code, title = "device_unavailable", "Device unavailable"
+
+
+class StoreLocked(StartupError):
+    code, title = "store_locked", "Store in use"
+
+
+class StoreMismatch(StartupError):
+    """The stored faces were embedded by another model than the one now configured."""
+
+    code, title = "store_mismatch", "Store belongs to another model"

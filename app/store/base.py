@@ -1,0 +1,192 @@
+"""What the service asks of a store of faces; the engines are beside this file."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Which model the stored embeddings come from; faces of two models never mix."""
+
+    name: str
+    dimension: int
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One enrolled face without its embedding.
+
+    Attributes:
+        face_id: UUID; the same photo enrolled again for the same person gets the same one.
+        box: x, y, width, height in pixels of the EXIF-oriented image.
+        detection_score: the detector's confidence, 0 to 1.
+        quality: named measurements of the face, each with its unit in its name.
+        image_sha256: hex digest of the photo's bytes as they were sent.
+        enrolled_at: time zone aware, UTC.
+    """
+
+    face_id: str
+    person_id: str
+    box: tuple[float, float, float, float]
+    detection_score: float
+    quality: Mapping[str, float]
+    image_sha256: str
+    enrolled_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One person of a gallery; `metadata` is the caller's own JSON object."""
+
+    person_id: str
+    metadata: Mapping[str, Any]
+    face_count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Page(NamedTuple):
+    """Persons in the store's own stable order; `cursor` is None on the last page."""
+
+    persons: list[Person]
+    cursor: str | None
+
+
+class Neighbour(NamedTuple):
+    """A stored face near a probe; `similarity` is the exact cosine, -1 to 1."""
+
+    person_id: str
+    face_id: str
+    similarity: float
+
+
+class GallerySize(NamedTuple):
+    persons: int
+    faces: int
+
+
+class Store(Protocol):
+    """Faces and persons, kept apart by gallery.
+
+    Every method raises `StoreUnavailable` when the engine cannot answer. A gallery
+    exists from its first enrolment on; before that it reads as empty. What a write
+    has acknowledged is seen by the very next call and survives a crash.
+    """
+
+    async def open(self) -> None:
+        """Connect, create what is missing.
+
+        Raises:
+            StoreLocked: another process holds the embedded store.
+            StoreMismatch: the stored faces belong to another embedder.
+        """
+
+    async def close(self) -> None: ...
+
+    async def check(self) -> None:
+        """A round trip to the engine, for readiness.
+
+        Raises:
+            StoreUnavailable, StoreMismatch.
+        """
+
+    async def enrol(
+        self, gallery: str, person_id: str, faces: Sequence[Face], embeddings: FloatArray
+    ) -> int:
+        """Add faces to a person, who is created where missing: all of it or nothing.
+
+        A face whose `face_id` is stored already is replaced.
+
+        Args:
+            faces: n of them, all of this person, no `face_id` twice.
+            embeddings: (n, d) float32 of unit length, row i of `faces[i]`.
+
+        Returns:
+            How many faces the person now has.
+
+        Raises:
+            InvalidEmbedding: not finite, not of unit length, or of another dimension.
+        """
+        ...
+
+    async def search(
+        self, gallery: str, probes: FloatArray, limit: int
+    ) -> list[list[Neighbour]]:
+        """The `limit` most similar faces for each probe, best first.
+
+        Args:
+            probes: (n, d) float32 of unit length.
+
+        Raises:
+            InvalidEmbedding: as in `enrol`.
+        """
+        ...
+
+    async def embeddings(
+        self, gallery: str, person_ids: Collection[str]
+    ) -> dict[str, FloatArray]:
+        """All enrolled embeddings, (m, d) float32 for each person who has any."""
+        ...
+
+    async def size(self, gallery: str) -> GallerySize:
+        """Persons and faces of one gallery; cheap enough for every identification."""
+        ...
+
+    async def galleries(self) -> dict[str, GallerySize]: ...
+
+    async def persons(self, gallery: str, limit: int, cursor: str | None = None) -> Page:
+        """
+        Raises:
+            InvalidRequest: a cursor this store did not give out.
+        """
+        ...
+
+    async def person(self, gallery: str, person_id: str) -> Person:
+        """
+        Raises:
+            PersonNotFound.
+        """
+        ...
+
+    async def update_metadata(
+        self, gallery: str, person_id: str, patch: Mapping[str, Any], max_bytes: int
+    ) -> Person:
+        """Merge `patch` into the metadata by RFC 7396 (null removes a key).
+
+        Raises:
+            PersonNotFound.
+            MetadataTooLarge: the merged object has more than `max_bytes` bytes of JSON.
+        """
+        ...
+
+    async def faces(self, gallery: str, person_id: str) -> list[Face]:
+        """Oldest first.
+
+        Raises:
+            PersonNotFound.
+        """
+        ...
+
+    async def delete_person(self, gallery: str, person_id: str) -> int:
+        """Remove the person and all of their faces; returns how many faces went.
+
+        Raises:
+            PersonNotFound.
+        """
+        ...
+
+    async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
+        """Remove one face; the person stays, even without any.
+
+        Raises:
+            PersonNotFound, FaceNotFound.
+        """
+        ...
