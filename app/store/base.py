@@ -117,9 +117,7 @@ class Store(Protocol):
         """
         ...
 
-    async def search(
-        self, gallery: str, probes: FloatArray, limit: int
-    ) -> list[list[Neighbour]]:
+    async def search(self, gallery: str, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
         """The `limit` most similar faces for each probe, best first.
 
         Args:
@@ -130,9 +128,7 @@ class Store(Protocol):
         """
         ...
 
-    async def embeddings(
-        self, gallery: str, person_ids: Collection[str]
-    ) -> dict[str, FloatArray]:
+    async def embeddings(self, gallery: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
         """All enrolled embeddings, (m, d) float32 for each person who has any."""
         ...
 
