@@ -26,6 +26,7 @@
     │   └── ClientDisconnected          499 client_disconnected (answered to nobody)
     ├── Unavailable                     the caller can try again
     │   ├── QueueFull                   503 queue_full
+    │   ├── NotReady                    503 not_ready
     │   └── StoreUnavailable            503 store_unavailable
     ├── InferenceFailed                 500 inference_failed
     ├── InvalidEmbedding                500 invalid_embedding
@@ -172,6 +173,10 @@ class Unavailable(FaceIdError):
 
 class QueueFull(Unavailable):
     code, title = "queue_full", "Too many requests in progress"
+
+
+class NotReady(Unavailable):
+    code, title = "not_ready", "Not ready"
 
 
 class StoreUnavailable(Unavailable):

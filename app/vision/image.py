@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as pillow
+import PIL.Image
+from PIL import UnidentifiedImageError
 
 from app.errors import (
     AnimatedImage,
@@ -33,7 +34,7 @@ _REDUCED = {
 }
 
 # The limit is ours and comes before any decoding; Pillow's is a warning at twice the size.
-pillow.MAX_IMAGE_PIXELS = None
+PIL.Image.MAX_IMAGE_PIXELS = None
 # A broken photo is the client's business: it is answered, not logged by the decoder.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -67,12 +68,12 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     if not data:
         raise EmptyImage("The image has no bytes; send the file's content.")
     try:
-        with pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
             name = image.format or ""
             width, height = image.size
             frames = getattr(image, "n_frames", 1) if name in {"PNG", "WEBP"} else 1
             exif_block = image.info.get("exif", b"")
-    except pillow.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnsupportedImage(
             "The bytes are not a JPEG, PNG, WebP or BMP image; convert the photo to one of these."
         ) from None
@@ -92,7 +93,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 def _orientation(exif_block: bytes) -> int:
     if not exif_block or len(exif_block) > _EXIF_BLOCK_LIMIT:
         return 1
-    exif = pillow.Exif()
+    exif = PIL.Image.Exif()
     try:
         exif.load(exif_block)
         value = exif.get(_EXIF_ORIENTATION, 1)
@@ -131,16 +132,18 @@ class Photo:
 
         Returns:
             (h, w, 3) uint8 RGB, and its size as a fraction of the full one: 1, or for
-            JPEGs also 1/2, 1/4 and 1/8.
+            JPEGs also 1/2, 1/4 and 1/8. What was decoded before is used again if it will do.
 
         Raises:
             UnreadableImage: the pixels are corrupt or cut off.
         """
+        for reduction, image in self._decoded.items():
+            if 1 / reduction >= scale:
+                return image, 1 / reduction
         reduction = 1
         if self.header.format == "JPEG":
             reduction = next((r for r in (8, 4, 2) if 1 / r >= scale), 1)
-        if reduction not in self._decoded:
-            self._decoded[reduction] = self._decode(reduction)
+        self._decoded[reduction] = self._decode(reduction)
         return self._decoded[reduction], 1 / reduction
 
     def _decode(self, reduction: int) -> Image:

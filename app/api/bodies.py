@@ -1,0 +1,243 @@
+"""Images out of request bodies: multipart, a bare image, or base64 in JSON."""
+
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from app.errors import BodyTooLarge, ClientDisconnected, InvalidRequest, UnsupportedMediaType
+from app.settings import LimitSettings
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_IMAGE_FIELDS = ("image", "image_a", "image_b")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """
+    Attributes:
+        images: field name to the images sent under it, in order.
+        fields: everything else, as text.
+    """
+
+    images: dict[str, list[bytes]] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+
+    def only_image(self) -> bytes:
+        """
+        Raises:
+            InvalidRequest: not exactly one field `image` with one image.
+        """
+        images = self.images.get("image", [])
+        if len(images) != 1 or len(self.images) > 1:
+            raise InvalidRequest(
+                f"Send exactly one image, in the field 'image'; {len(images)} came."
+            )
+        return images[0]
+
+
+async def read_body(request: Request, limits: LimitSettings) -> Body:
+    """
+    Raises:
+        BodyTooLarge: as soon as the limit is passed, before the rest is read.
+        UnsupportedMediaType: neither multipart, nor an image, nor JSON.
+        InvalidRequest: malformed, or an unknown field.
+        ClientDisconnected: the client hung up while sending.
+    """
+    media_type = _media_type(request)
+    if media_type not in {"multipart/form-data", "application/json"} and (
+        not media_type.startswith("image/")
+    ):
+        raise UnsupportedMediaType(
+            f"Content-Type is {media_type or 'missing'}; send multipart/form-data with a field "
+            "'image', a bare image/jpeg, image/png, image/webp or image/bmp, or application/json."
+        )
+    data = await _read(request, limits.max_body_bytes)
+    if media_type == "multipart/form-data":
+        body = await _from_multipart(request.headers, data, limits)
+    elif media_type == "application/json":
+        body = _from_json(data)
+    else:
+        body = Body({"image": [data]})
+    count = sum(len(images) for images in body.images.values())
+    if count > limits.max_images:
+        raise InvalidRequest(
+            f"{count} images came, at most {limits.max_images} are allowed in one request."
+        )
+    return body
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    too_large = BodyTooLarge(
+        f"The body is larger than {limit:,} bytes; send fewer or smaller images."
+    )
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    chunks = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise too_large
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise ClientDisconnected("The client hung up before the body was complete.") from None
+    return b"".join(chunks)
+
+
+async def read_model(request: Request, model: type[Model], limits: LimitSettings) -> Model:
+    """A JSON body as a schema, bounded like every other body.
+
+    Raises:
+        BodyTooLarge, ClientDisconnected: as in `read_body`.
+        UnsupportedMediaType: not JSON by its Content-Type.
+        InvalidRequest: not JSON, or not what the schema says.
+    """
+    if _media_type(request) != "application/json":
+        raise UnsupportedMediaType("Send the body as application/json.")
+    document = _parse_json(await _read(request, limits.max_body_bytes))
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InvalidRequest(found or "The body must be a JSON object.") from None
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+class _InMemoryParser(MultiPartParser):
+    # A photo must not touch the disk; the body's size is limited before it gets here.
+    spool_max_size = 1 << 40
+
+
+async def _from_multipart(headers: Headers, data: bytes, limits: LimitSettings) -> Body:
+    async def stream() -> AsyncIterator[bytes]:
+        yield data
+
+    try:
+        form = await _InMemoryParser(
+            headers,
+            stream(),  # type: ignore[arg-type]  # an async generator is all it iterates over
+            max_files=limits.max_images + 1,
+            max_fields=8,
+        ).parse()
+    except (MultiPartException, KeyError) as error:
+        reason = getattr(error, "message", "no boundary in the Content-Type header")
+        raise InvalidRequest(f"The multipart body is malformed: {reason}") from None
+    body = Body()
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            _check_image_field(name)
+            body.images.setdefault(name, []).append(await value.read())
+        elif name in _IMAGE_FIELDS:
+            raise InvalidRequest(f"The field {name!r} is text; send it as a file.")
+        else:
+            body.fields[name] = value
+    return body
+
+
+def _from_json(data: bytes) -> Body:
+    document = _parse_json(data)
+    if not isinstance(document, dict):
+        raise InvalidRequest('The JSON body must be an object such as {"image": "<base64>"}.')
+    body = Body()
+    for name, value in document.items():
+        if name in _IMAGE_FIELDS:
+            items = value if isinstance(value, list) else [value]
+            body.images[name] = [_from_base64(name, item) for item in items]
+        elif isinstance(value, str):
+            body.fields[name] = value
+        else:
+            raise InvalidRequest(f"The field {name!r} must be a string.")
+    return body
+
+
+def _parse_json(data: bytes) -> Any:
+    # Stricter than the standard library: no NaN, no lone surrogates.
+    try:
+        return from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not JSON: {error}") from None
+
+
+def _from_base64(name: str, value: object) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidRequest(f"The field {name!r} must be base64 text.")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(
+            f"The field {name!r} is not valid base64; send the bare encoding of the file, "
+            "without a data: prefix or line breaks."
+        ) from None
+
+
+def _check_image_field(name: str) -> None:
+    if name not in _IMAGE_FIELDS:
+        raise InvalidRequest(
+            f"Unknown file field {name!r}; images go into {', '.join(_IMAGE_FIELDS)}."
+        )
+
+
+def _image_schema(*names: str, repeatable: bool) -> dict[str, Any]:
+    binary = {"type": "string", "format": "binary"}
+    base64_text = {"type": "string", "format": "byte"}
+    text = {name: {"type": "string"} for name in names if name not in _IMAGE_FIELDS}
+    images = [name for name in names if name in _IMAGE_FIELDS]
+
+    def many(schema: dict[str, Any]) -> dict[str, Any]:
+        return {"oneOf": [schema, {"type": "array", "items": schema}]} if repeatable else schema
+
+    return {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    name: {"type": "array", "items": binary} if repeatable else binary
+                    for name in images
+                }
+                | text,
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {name: many(base64_text) for name in images} | text,
+            },
+            "example": dict.fromkeys(images, "<base64 of the file>"),
+        },
+    }
+
+
+def one_image() -> dict[str, Any]:
+    """OpenAPI request body of the calls that take one image."""
+    content = _image_schema("image", repeatable=False)
+    return {"requestBody": {"required": True, "content": content | _bare()}}
+
+
+def several_images() -> dict[str, Any]:
+    content = _image_schema("image", repeatable=True)
+    return {"requestBody": {"required": True, "content": content | _bare()}}
+
+
+def two_images_or_person() -> dict[str, Any]:
+    content = _image_schema("image_a", "image_b", "image", "person_id", repeatable=False)
+    return {"requestBody": {"required": True, "content": content | _bare()}}
+
+
+def _bare() -> dict[str, Any]:
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    return {f"image/{kind}": schema for kind in ("jpeg", "png", "webp", "bmp")}

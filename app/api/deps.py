@@ -1,0 +1,72 @@
+"""What the routers are given: the application's services and the request's images."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import Depends, Query, Request
+
+from app.api.bodies import Body, read_body
+from app.inference.device import Device
+from app.inference.embedder import FaceEmbedder
+from app.metrics import Metrics
+from app.models.spec import EmbedderSpec
+from app.schemas import Box, DetectedFace, Quality
+from app.services.enrol import Enroller
+from app.services.faces import Face, FaceFinder
+from app.services.identify import Identifier
+from app.services.verify import Verifier
+from app.settings import Settings
+from app.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a request may need, built once in the application's lifespan."""
+
+    settings: Settings
+    metrics: Metrics
+    model: EmbedderSpec
+    device: Device
+    embedder: FaceEmbedder
+    store: Store
+    store_kind: Literal["embedded", "server"]
+    finder: FaceFinder
+    enroller: Enroller
+    identifier: Identifier
+    verifier: Verifier
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Injected = Annotated[Services, Depends(_services)]
+
+
+async def _body(request: Request, services: Injected) -> Body:
+    return await read_body(request, services.settings.limits)
+
+
+Images = Annotated[Body, Depends(_body)]
+
+Which = Annotated[
+    Literal["only", "largest"],
+    Query(
+        description="`only` rejects an image with several faces, `largest` takes the largest one."
+    ),
+]
+
+
+def box_of(values: tuple[float, ...]) -> Box:
+    x, y, width, height = (round(float(value), 2) for value in values)
+    return Box(x=x, y=y, width=width, height=height)
+
+
+def detected(face: Face) -> DetectedFace:
+    return DetectedFace(
+        box=box_of(tuple(face.detection.box)),
+        landmarks=[(round(float(x), 2), round(float(y), 2)) for x, y in face.detection.landmarks],
+        detection_score=min(1.0, face.detection.score),
+        quality=Quality(**face.quality._asdict()),
+    )

@@ -1,0 +1,59 @@
+"""The steps of recognition on their own: detection and embedding."""
+
+from fastapi import APIRouter
+
+from app import schemas
+from app.api.bodies import one_image
+from app.api.deps import Images, Injected, detected
+from app.api.problems import responses
+from app.services.timing import Timings
+
+router = APIRouter(tags=["faces"])
+
+
+@router.post(
+    "/detect",
+    responses=responses(413, 415, 503),
+    openapi_extra=one_image(),
+    summary="Where are the faces?",
+)
+async def detect(services: Injected, body: Images) -> schemas.DetectAnswer:
+    timings = Timings()
+    try:
+        faces = await services.finder.find(body.only_image(), timings)
+    finally:
+        timings.observe(services.metrics)
+    return schemas.DetectAnswer(
+        faces=[detected(face) for face in faces], timings_ms=timings.milliseconds()
+    )
+
+
+@router.post(
+    "/embed",
+    responses=responses(413, 415, 503),
+    openapi_extra=one_image(),
+    summary="Embeddings of the faces",
+)
+async def embed(services: Injected, body: Images) -> schemas.EmbedAnswer:
+    """An embedding is biometric data: a photo can be rebuilt from it. Store it accordingly."""
+    timings = Timings()
+    try:
+        faces = await services.finder.find(body.only_image(), timings)
+        embeddings = iter(
+            await services.finder.embed([face for face in faces if face.large_enough], timings)
+        )
+    finally:
+        timings.observe(services.metrics)
+    answers = []
+    for face in faces:
+        embedding = next(embeddings) if face.large_enough else None
+        answers.append(
+            schemas.EmbeddedFace(
+                **dict(detected(face)),
+                embedding=embedding.vector.tolist() if embedding else None,
+                norm=embedding.norm if embedding else None,
+            )
+        )
+    return schemas.EmbedAnswer(
+        faces=answers, model=services.model.name, timings_ms=timings.milliseconds()
+    )

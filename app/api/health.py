@@ -1,0 +1,35 @@
+"""Is it alive, can it work, and what has it done?"""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from app import schemas
+from app.api.deps import Injected
+from app.api.problems import responses
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live", summary="The process answers")
+async def live() -> schemas.Liveness:
+    return schemas.Liveness()
+
+
+@router.get("/health/ready", responses=responses(503), summary="The service can work")
+async def ready(services: Injected) -> schemas.Readiness:
+    """The embedder embeds, the store answers and belongs to this embedder."""
+    services.embedder.check()
+    await services.store.check()
+    return schemas.Readiness(
+        model=services.model.name, device=services.device, store=services.store_kind
+    )
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(services: Injected) -> Response:
+    collected = services.metrics
+    for gallery, size in (await services.store.galleries()).items():
+        collected.gallery_persons.labels(gallery).set(size.persons)
+        collected.gallery_faces.labels(gallery).set(size.faces)
+    collected.queue_depth.set(services.embedder.waiting)
+    return Response(generate_latest(collected.registry), media_type=CONTENT_TYPE_LATEST)

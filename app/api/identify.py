@@ -1,0 +1,64 @@
+"""Who is in this photo?"""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+
+from app import schemas
+from app.api.bodies import one_image
+from app.api.deps import Images, Injected, detected
+from app.api.problems import responses
+from app.schemas import Gallery, Threshold
+from app.services.timing import Timings
+
+router = APIRouter(tags=["recognition"])
+
+
+@router.post(
+    "/identify",
+    responses=responses(413, 415, 503),
+    openapi_extra=one_image(),
+    summary="Who is in this photo?",
+)
+async def identify(
+    services: Injected,
+    body: Images,
+    limit: Annotated[int, Query(ge=1, le=50, description="Candidates for each face.")] = 5,
+    mode: Annotated[
+        Literal["open", "closed"],
+        Query(description="`closed`: everybody is known to be enrolled, always name the nearest."),
+    ] = "open",
+    threshold: Threshold = None,
+    gallery: Gallery = "default",
+) -> schemas.IdentifyAnswer:
+    timings = Timings()
+    try:
+        found = await services.identifier.identify(
+            gallery,
+            body.only_image(),
+            mode=mode,
+            limit=limit,
+            threshold=threshold,
+            timings=timings,
+        )
+    finally:
+        timings.observe(services.metrics)
+    return schemas.IdentifyAnswer(
+        faces=[
+            schemas.IdentifiedFace(
+                **dict(detected(answer.face)),
+                decision=answer.decision,
+                person_id=(answer.candidates[0].person_id if answer.decision == "match" else None),
+                similarity=answer.candidates[0].similarity if answer.candidates else None,
+                threshold=found.threshold,
+                candidates=[
+                    schemas.Candidate(person_id=c.person_id, similarity=c.similarity)
+                    for c in answer.candidates
+                ],
+            )
+            for answer in found.faces
+        ],
+        gallery_size=found.gallery_size,
+        model=services.model.name,
+        timings_ms=timings.milliseconds(),
+    )

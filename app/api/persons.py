@@ -1,0 +1,147 @@
+"""Persons and their enrolled faces."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, status
+
+from app import schemas
+from app.api.bodies import read_model, several_images
+from app.api.deps import Images, Injected, Which, box_of
+from app.api.problems import responses
+from app.errors import InvalidRequest
+from app.schemas import FaceId, Gallery, PersonId
+from app.store import Face, Person
+
+router = APIRouter(prefix="/persons", tags=["persons"])
+
+
+@router.post(
+    "/{person_id}/faces",
+    status_code=status.HTTP_201_CREATED,
+    responses=responses(413, 415, 503),
+    openapi_extra=several_images(),
+    summary="Enrol photos of one person",
+)
+async def enrol(
+    person_id: PersonId,
+    services: Injected,
+    body: Images,
+    face: Which = "only",
+    gallery: Gallery = "default",
+) -> schemas.EnrolAnswer:
+    """Creates the person where needed. An image that cannot be used is named in `rejected`
+    and spoils no other. Repeating a request is safe: the same photo is stored once."""
+    images = body.images.get("image", [])
+    if not images or len(body.images) > 1:
+        raise InvalidRequest("Send one or more images in the field 'image'.")
+    enrolment = await services.enroller.enrol(gallery, person_id, images, face)
+    return schemas.EnrolAnswer(
+        person_id=person_id,
+        faces=[
+            schemas.EnrolledFace(
+                face_id=stored.face_id,
+                box=box_of(stored.box),
+                detection_score=min(1.0, stored.detection_score),
+                quality=schemas.Quality(**stored.quality),
+            )
+            for stored in enrolment.faces
+        ],
+        rejected=[
+            schemas.RejectedImage(index=r.index, code=r.error.code, detail=r.error.detail)
+            for r in enrolment.rejected
+        ],
+        face_count=enrolment.face_count,
+    )
+
+
+@router.get("", responses=responses(503), summary="List persons")
+async def list_persons(
+    services: Injected,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="From the page before; opaque.")
+    ] = None,
+    gallery: Gallery = "default",
+) -> schemas.PersonPage:
+    page = await services.store.persons(gallery, limit, cursor)
+    return schemas.PersonPage(persons=[_person(p) for p in page.persons], cursor=page.cursor)
+
+
+@router.get("/{person_id}", responses=responses(404, 503), summary="One person")
+async def get_person(
+    person_id: PersonId, services: Injected, gallery: Gallery = "default"
+) -> schemas.Person:
+    return _person(await services.store.person(gallery, person_id))
+
+
+@router.patch(
+    "/{person_id}",
+    responses=responses(404, 413, 503),
+    summary="Change a person's metadata",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schemas.PersonPatch.model_json_schema()}},
+        }
+    },
+)
+async def patch_person(
+    person_id: PersonId, request: Request, services: Injected, gallery: Gallery = "default"
+) -> schemas.Person:
+    limits = services.settings.limits
+    patch = await read_model(request, schemas.PersonPatch, limits)
+    person = await services.store.update_metadata(
+        gallery, person_id, patch.metadata, limits.max_metadata_bytes
+    )
+    return _person(person)
+
+
+@router.delete("/{person_id}", responses=responses(404, 503), summary="Forget a person")
+async def delete_person(
+    person_id: PersonId, services: Injected, gallery: Gallery = "default"
+) -> schemas.DeletedPerson:
+    """Removes the person and all of their faces; the next search does not see them."""
+    deleted = await services.store.delete_person(gallery, person_id)
+    return schemas.DeletedPerson(person_id=person_id, faces_deleted=deleted)
+
+
+@router.get("/{person_id}/faces", responses=responses(404, 503), summary="A person's faces")
+async def list_faces(
+    person_id: PersonId, services: Injected, gallery: Gallery = "default"
+) -> schemas.PersonFaces:
+    faces = await services.store.faces(gallery, person_id)
+    return schemas.PersonFaces(person_id=person_id, faces=[_face(face) for face in faces])
+
+
+@router.delete(
+    "/{person_id}/faces/{face_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=responses(404, 503),
+    summary="Forget one face",
+)
+async def delete_face(
+    person_id: PersonId, face_id: FaceId, services: Injected, gallery: Gallery = "default"
+) -> None:
+    """The person stays, even without any face."""
+    await services.store.delete_face(gallery, person_id, face_id)
+
+
+def _person(person: Person) -> schemas.Person:
+    return schemas.Person(
+        person_id=person.person_id,
+        metadata=dict(person.metadata),
+        face_count=person.face_count,
+        created_at=person.created_at,
+        updated_at=person.updated_at,
+    )
+
+
+def _face(face: Face) -> schemas.StoredFace:
+    return schemas.StoredFace(
+        face_id=face.face_id,
+        box=box_of(face.box),
+        detection_score=min(1.0, face.detection_score),
+        quality=schemas.Quality(**face.quality),
+        image_sha256=face.image_sha256,
+        enrolled_at=face.enrolled_at,
+    )

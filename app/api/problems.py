@@ -1,0 +1,76 @@
+"""Every error leaves as application/problem+json (RFC 9457)."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.errors import FaceIdError, InvalidRequest, MethodNotAllowed, NotFound, Unavailable
+from app.logs import request_id
+from app.schemas import Problem
+
+_log = logging.getLogger(__name__)
+
+
+def problem(error: FaceIdError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    body = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+        "request_id": request_id.get(),
+        **error.extra,
+    }
+    answer = JSONResponse(body, error.status, headers, "application/problem+json")
+    if isinstance(error, Unavailable):
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for its OpenAPI description."""
+    return {
+        status: {
+            "description": "Problem",
+            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+        }
+        for status in (*statuses, 422, 500)
+    }
+
+
+def install(app: FastAPI) -> None:
+    @app.exception_handler(FaceIdError)
+    async def ours(_: Request, error: FaceIdError) -> JSONResponse:
+        if error.status >= 500:
+            _log.error("%s: %s", error.code, error.detail)
+        return problem(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(_: Request, error: RequestValidationError) -> JSONResponse:
+        found = [
+            {"where": ".".join(str(part) for part in e["loc"]), "what": e["msg"]}
+            for e in error.errors()
+        ]
+        detail = "; ".join(f"{e['where']}: {e['what']}" for e in found)
+        return problem(InvalidRequest(detail, errors=found))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 405:
+            return problem(
+                MethodNotAllowed(f"{request.method} is not possible here; see /docs."),
+                error.headers,
+            )
+        if error.status_code == 404:
+            return problem(NotFound("There is nothing at this address; see /docs."))
+        return problem(InvalidRequest(str(error.detail)), error.headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        _log.error("unexpected error", exc_info=error)
+        return problem(FaceIdError("Something unexpected went wrong; the log has the details."))

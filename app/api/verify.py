@@ -1,0 +1,66 @@
+"""Is this the same person?"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from app import schemas
+from app.api.bodies import two_images_or_person
+from app.api.deps import Images, Injected, Which, box_of
+from app.api.problems import responses
+from app.decision.distance import Metric
+from app.errors import InvalidRequest
+from app.schemas import PERSON_ID, Gallery, Threshold
+
+router = APIRouter(tags=["recognition"])
+
+
+@router.post(
+    "/verify",
+    responses=responses(404, 413, 415, 503),
+    openapi_extra=two_images_or_person(),
+    summary="Is this the same person?",
+)
+async def verify(
+    services: Injected,
+    body: Images,
+    person_id: Annotated[
+        str | None,
+        Query(pattern=PERSON_ID, description="Instead of the field of the same name."),
+    ] = None,
+    metric: Metric = "cosine",
+    threshold: Threshold = None,
+    face: Which = "only",
+    gallery: Gallery = "default",
+) -> schemas.VerifyAnswer:
+    """Compares `image_a` with `image_b`, or `image` with the enrolled faces of `person_id`."""
+    person_id = person_id or body.fields.get("person_id")
+    if person_id is not None:
+        if not schemas.is_person_id(person_id):
+            raise InvalidRequest("person_id: 1 to 128 letters, digits or ._@:+=-")
+        verification = await services.verifier.verify_person(
+            gallery,
+            person_id,
+            body.only_image(),
+            choice=face,
+            metric=metric,
+            threshold=threshold,
+        )
+    else:
+        a, b = body.images.get("image_a", []), body.images.get("image_b", [])
+        if len(a) != 1 or len(b) != 1 or len(body.images) != 2:
+            raise InvalidRequest(
+                "Send image_a and image_b, one image each, or one image and a person_id."
+            )
+        verification = await services.verifier.verify_images(
+            a[0], b[0], choice=face, metric=metric, threshold=threshold
+        )
+    return schemas.VerifyAnswer(
+        verified=verification.verified,
+        similarity=verification.similarity,
+        distance=verification.distance,
+        metric=metric,
+        threshold=verification.threshold,
+        boxes=[box_of(tuple(f.detection.box)) for f in verification.faces],
+        model=services.model.name,
+    )

@@ -1,0 +1,53 @@
+"""One job per core, in the order of arrival, and none for a client that has gone."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar, TypeVarTuple
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
+
+def available_cores() -> int:
+    """Cores this process may use, by its affinity and by its container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores or 1, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return cores or 1
+
+
+class CorePool:
+    """Threads for work that leaves the interpreter lock alone: decoding and inference."""
+
+    def __init__(self, cores: int) -> None:
+        self._cores = cores
+        self._threads = ThreadPoolExecutor(cores, thread_name_prefix="core")
+        self._unfinished = 0
+
+    @property
+    def waiting(self) -> int:
+        """Jobs waiting for a core."""
+        return max(0, self._unfinished - self._cores)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the job that asks is the only one, running or waiting."""
+        return self._unfinished == 1
+
+    async def run(self, job: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        """Run `job` on a core. A job whose caller is cancelled before it starts never runs."""
+        self._unfinished += 1
+        try:
+            return await asyncio.wrap_future(self._threads.submit(job, *arguments))
+        finally:
+            self._unfinished -= 1
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)

@@ -1,0 +1,111 @@
+"""The application: settings in, an ASGI app out."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import cv2
+import numpy as np
+from fastapi import FastAPI
+
+from app.api import faces, health, identify, persons, problems, verify
+from app.api.deps import Services
+from app.api.middleware import CancelAbandoned, RequestContext
+from app.inference.detector import Detector
+from app.inference.device import choose_device
+from app.inference.embedder import CpuEmbedder, CudaEmbedder
+from app.inference.pool import CorePool, available_cores
+from app.inference.session import open_session
+from app.metrics import Metrics
+from app.models.spec import DetectorSpec
+from app.services.enrol import Enroller
+from app.services.faces import FaceFinder
+from app.services.identify import Identifier
+from app.services.verify import Verifier
+from app.settings import Settings
+from app.store import EmbeddedStore, Embedder, ServerStore
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the service; models and store are opened when it starts.
+
+    Raises (when it starts):
+        StartupError: a model, the device or the store is not what the settings ask for.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.services = await _open(settings, metrics, stack)
+            yield
+
+    app = FastAPI(
+        title="faceid",
+        summary="Photos in, persons out.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.add_middleware(CancelAbandoned)
+    app.add_middleware(RequestContext, metrics=metrics)
+    problems.install(app)
+    for module in (persons, identify, verify, faces, health):
+        app.include_router(module.router)
+    return app
+
+
+async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Services:
+    # One image per core is the pool's business; OpenCV's own threads would fight it.
+    cv2.setNumThreads(1)
+    cores = settings.model.cores or available_cores()
+    pool = CorePool(cores)
+    stack.callback(pool.close)
+
+    detector = Detector(*open_session(settings.model.detector, DetectorSpec, "cpu", threads=1))
+    device = choose_device(settings.model.device)
+    embedder = (
+        CudaEmbedder(
+            settings.model.embedder,
+            max_batch=settings.model.max_batch,
+            max_wait=settings.model.max_wait_ms / 1e3,
+            max_queue=settings.limits.max_photos_in_flight * settings.limits.max_images,
+            observe=metrics.batch_size.observe,
+        )
+        if device == "cuda"
+        else CpuEmbedder(settings.model.embedder, cores, pool)
+    )
+    stack.push_async_callback(embedder.close)
+    model = embedder.spec
+    await embedder.embed([np.zeros((112, 112, 3), np.uint8)])
+    metrics.model_info.labels(model.name, device).set(1)
+
+    identity = Embedder(model.name, model.dimension, model.weights_sha256)
+    store = (
+        ServerStore.connect(
+            settings.store.url,
+            settings.store.api_key,
+            settings.store.timeout_s,
+            identity,
+        )
+        if settings.store.url
+        else EmbeddedStore(settings.store.path, identity, durable=settings.store.durable)
+    )
+    await store.open()
+    stack.push_async_callback(store.close)
+    finder = FaceFinder(detector, embedder, pool, settings.limits, metrics)
+    _log.info("ready: %s on %s with %d cores", model.name, device, cores)
+    return Services(
+        settings=settings,
+        metrics=metrics,
+        model=model,
+        device=device,
+        embedder=embedder,
+        store=store,
+        store_kind="server" if settings.store.url else "embedded",
+        finder=finder,
+        enroller=Enroller(finder, store, settings.limits),
+        identifier=Identifier(finder, store, settings.decision, metrics),
+        verifier=Verifier(finder, store, settings.decision, metrics),
+    )

@@ -1,0 +1,77 @@
+"""What Prometheus sees. One registry per application, none global."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "faceid_http_requests",
+            "Requests answered, by route template.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "faceid_http_request_duration_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ["method", "route"],
+            buckets=_STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "faceid_stage_duration_seconds",
+            "One stage of one photo: queue, decode, detect, align, embed or search.",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        self.batch_size = Histogram(
+            "faceid_batch_faces",
+            "Faces that shared one inference.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=self.registry,
+        )
+        self.photos_in_flight = Gauge(
+            "faceid_photos_in_flight",
+            "Photos being processed or waiting for a core.",
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge(
+            "faceid_queue_depth",
+            "Jobs waiting for a core or for the GPU.",
+            registry=self.registry,
+        )
+        self.rejected_images = Counter(
+            "faceid_rejected_images",
+            "Images that could not be used, by error code.",
+            ["code"],
+            registry=self.registry,
+        )
+        self.decisions = Counter(
+            "faceid_decisions",
+            "Answers given for a face: match or unknown, verified or not_verified.",
+            ["call", "decision"],
+            registry=self.registry,
+        )
+        self.similarity = Histogram(
+            "faceid_similarity_ratio",
+            "Cosine similarity of the best candidate, or of a verified pair.",
+            ["call"],
+            buckets=[round(-0.2 + 0.05 * i, 2) for i in range(25)],
+            registry=self.registry,
+        )
+        self.gallery_persons = Gauge(
+            "faceid_gallery_persons", "Persons enrolled.", ["gallery"], registry=self.registry
+        )
+        self.gallery_faces = Gauge(
+            "faceid_gallery_faces", "Faces enrolled.", ["gallery"], registry=self.registry
+        )
+        self.model_info = Gauge(
+            "faceid_model_info",
+            "Always 1; the labels say which embedder runs where.",
+            ["model", "device"],
+            registry=self.registry,
+        )

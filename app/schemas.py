@@ -1,0 +1,196 @@
+"""The public contract: what goes in and comes out, field by field."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.decision.distance import Metric
+
+PERSON_ID = r"^[A-Za-z0-9][A-Za-z0-9._@:+=-]{0,127}$"
+GALLERY = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+PersonId = Annotated[
+    str,
+    Path(pattern=PERSON_ID, description="Your own identifier of the person.", examples=["grace"]),
+]
+FaceId = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$", description="As enrolment returned it.")]
+Gallery = Annotated[
+    str,
+    Query(
+        pattern=GALLERY,
+        description="Persons of one gallery are never seen from another.",
+        examples=["default"],
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    Query(ge=-1, le=1, description="Least cosine similarity; unset: the configured one."),
+]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Box(_Model):
+    """Pixels of the upright photo (EXIF orientation applied); may reach beyond its border."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Quality(_Model):
+    eye_distance_px: float = Field(description="Pixels between the eyes.")
+    sharpness: float = Field(description="Variance of the Laplacian of the aligned face.")
+    brightness: float = Field(description="Mean luminance of the aligned face, 0 to 255.")
+    contrast: float = Field(description="Standard deviation of that luminance.")
+
+
+class DetectedFace(_Model):
+    box: Box
+    landmarks: list[tuple[float, float]] = Field(
+        min_length=5,
+        max_length=5,
+        description="Eyes, nose tip, mouth corners; left to right as seen.",
+    )
+    detection_score: float = Field(ge=0, le=1)
+    quality: Quality
+
+
+class DetectAnswer(_Model):
+    faces: list[DetectedFace] = Field(description="Largest first.")
+    timings_ms: dict[str, float]
+
+
+class EmbeddedFace(DetectedFace):
+    embedding: list[float] | None = Field(
+        description="Unit length; null where the face is too small to be embedded."
+    )
+    norm: float | None = Field(description="Length of the embedding before normalisation.")
+
+
+class EmbedAnswer(_Model):
+    faces: list[EmbeddedFace] = Field(description="Largest first.")
+    model: str
+    timings_ms: dict[str, float]
+
+
+class EnrolledFace(_Model):
+    face_id: str
+    box: Box
+    detection_score: float = Field(ge=0, le=1)
+    quality: Quality
+
+
+class RejectedImage(_Model):
+    index: int = Field(ge=0, description="Place of the image in the request, from 0.")
+    code: str = Field(examples=["multiple_faces"])
+    detail: str
+
+
+class EnrolAnswer(_Model):
+    person_id: str
+    faces: list[EnrolledFace]
+    rejected: list[RejectedImage]
+    face_count: int = Field(description="Faces the person has now.")
+
+
+class StoredFace(EnrolledFace):
+    image_sha256: str = Field(description="Hex digest of the photo's bytes as they were sent.")
+    enrolled_at: datetime
+
+
+class PersonFaces(_Model):
+    person_id: str
+    faces: list[StoredFace] = Field(description="Oldest first.")
+
+
+class Person(_Model):
+    person_id: str
+    metadata: dict[str, Any]
+    face_count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class PersonPage(_Model):
+    persons: list[Person]
+    cursor: str | None = Field(description="Ask again with it for the next page; null: the last.")
+
+
+class PersonPatch(_Model):
+    metadata: dict[str, Any] = Field(
+        description="Merged into what is there (RFC 7396): null removes a key.",
+        examples=[{"department": "Navy", "badge": None}],
+    )
+
+
+class DeletedPerson(_Model):
+    person_id: str
+    faces_deleted: int
+
+
+class Candidate(_Model):
+    person_id: str
+    similarity: float = Field(description="Cosine to the mean of all of the person's faces.")
+
+
+class IdentifiedFace(DetectedFace):
+    decision: Literal["match", "unknown"]
+    person_id: str | None = Field(description="Null when unknown.")
+    similarity: float | None = Field(description="Of the best candidate, if there is any.")
+    threshold: float
+    candidates: list[Candidate] = Field(description="Best first.")
+
+
+class IdentifyAnswer(_Model):
+    faces: list[IdentifiedFace] = Field(description="Largest first; empty: no face in the photo.")
+    gallery_size: int = Field(description="Persons enrolled in the gallery.")
+    model: str
+    timings_ms: dict[str, float]
+
+
+class VerifyAnswer(_Model):
+    verified: bool
+    similarity: float = Field(description="Cosine, -1 to 1.")
+    distance: float = Field(description="In the chosen metric.")
+    metric: Metric
+    threshold: float = Field(description="Largest distance that is verified, in that metric.")
+    boxes: list[Box] = Field(description="The face taken from each image.")
+    model: str
+
+
+class Liveness(_Model):
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(_Model):
+    status: Literal["ready"] = "ready"
+    model: str
+    device: Literal["cuda", "cpu"]
+    store: Literal["embedded", "server"]
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["No face found"])
+    status: int = Field(examples=[422])
+    code: str = Field(description="Stable; made for programs.", examples=["no_face"])
+    detail: str = Field(
+        description="What was wrong and what to do; made for persons.",
+        examples=["No face was found; send a photo that shows one from the front."],
+    )
+    request_id: str = Field(examples=["1f0c8a52f0d94a0e8a4d0b7f4b1d3c55"])
+
+
+def is_person_id(value: str) -> bool:
+    return re.fullmatch(PERSON_ID, value) is not None

@@ -1,0 +1,146 @@
+"""From a photo to its faces, aligned and measured, ready to be embedded."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from app.errors import FaceError, FaceTooSmall, ImageError, MultipleFaces, NoFace, QueueFull
+from app.inference.detector import Detection, Detector, wide_scale
+from app.inference.embedder import Embedding, FaceEmbedder
+from app.inference.pool import CorePool
+from app.metrics import Metrics
+from app.services.timing import Timings
+from app.settings import LimitSettings
+from app.vision.geometry import align
+from app.vision.image import Image, Photo
+from app.vision.quality import Quality, measure
+
+Choice = Literal["only", "largest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A detected face.
+
+    Attributes:
+        crop: (112, 112, 3) uint8 RGB, aligned.
+        large_enough: whether the crop holds enough of the photo's pixels to be embedded.
+    """
+
+    detection: Detection
+    quality: Quality
+    crop: Image
+    large_enough: bool
+
+
+class FaceFinder:
+    """Decodes photos, finds and embeds their faces, and refuses what it has no room for."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        embedder: FaceEmbedder,
+        pool: CorePool,
+        limits: LimitSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._detector = detector
+        self._embedder = embedder
+        self._pool = pool
+        self._limits = limits
+        self._metrics = metrics
+        self._in_flight = 0
+
+    async def find(self, image: bytes, timings: Timings) -> list[Face]:
+        """All faces, largest first.
+
+        Raises:
+            ImageError: the image cannot be used.
+            QueueFull: too many photos are in flight.
+        """
+        with self._admitted(), self._counted():
+            return await self._pool.run(self._find, image, timings, time.perf_counter())
+
+    async def embed(self, faces: list[Face], timings: Timings) -> list[Embedding]:
+        """
+        Raises:
+            InferenceFailed, QueueFull: as in `FaceEmbedder.embed`.
+        """
+        with timings.stage("embed"):
+            return await self._embedder.embed([face.crop for face in faces])
+
+    async def embed_chosen(self, image: bytes, choice: Choice) -> tuple[Face, Embedding]:
+        """The one face of an image that is meant to show one person, embedded.
+
+        Args:
+            choice: `only` refuses an image with several faces, `largest` takes the largest.
+
+        Raises:
+            ImageError, QueueFull: as in `find`.
+            NoFace, MultipleFaces, FaceTooSmall.
+            InferenceFailed: as in `embed`.
+        """
+        timings = Timings()
+        try:
+            faces = await self.find(image, timings)
+            with self._counted():
+                face = self._chosen(faces, choice)
+            (embedding,) = await self.embed([face], timings)
+        finally:
+            timings.observe(self._metrics)
+        return face, embedding
+
+    def _chosen(self, faces: list[Face], choice: Choice) -> Face:
+        if not faces:
+            raise NoFace("No face was found; send a photo that shows one from the front.")
+        if choice == "only" and len(faces) > 1:
+            raise MultipleFaces(
+                f"{len(faces)} faces were found; send a photo of one person, "
+                "or ask for face=largest."
+            )
+        if not faces[0].large_enough:
+            raise FaceTooSmall(
+                f"The face has {faces[0].quality.eye_distance_px:.1f} pixels between the eyes, "
+                f"{self._limits.min_eye_distance_px:g} are needed; send a larger photo."
+            )
+        return faces[0]
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self._in_flight >= self._limits.max_photos_in_flight:
+            raise QueueFull(
+                f"{self._in_flight} photos are being processed already; try again shortly."
+            )
+        self._in_flight += 1
+        self._metrics.photos_in_flight.inc()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._metrics.photos_in_flight.dec()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except (ImageError, FaceError) as error:
+            self._metrics.rejected_images.labels(error.code).inc()
+            raise
+
+    def _find(self, image: bytes, timings: Timings, submitted: float) -> list[Face]:
+        timings.add("queue", time.perf_counter() - submitted)
+        with timings.stage("decode"):
+            photo = Photo(image, self._limits.max_pixels)
+            photo.pixels(wide_scale(photo.size))
+        with timings.stage("detect"):
+            detections = self._detector.detect(photo)
+        with timings.stage("align"):
+            return [self._cut(photo, detection) for detection in detections]
+
+    def _cut(self, photo: Photo, detection: Detection) -> Face:
+        crop = align(photo, detection.landmarks)
+        quality = measure(crop, detection.landmarks)
+        large_enough = quality.eye_distance_px >= self._limits.min_eye_distance_px
+        return Face(detection, quality, crop, large_enough)

@@ -1,0 +1,121 @@
+"""Who are the people in this photo, and are they anybody we know?"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from app.decision.fusion import mean_templates
+from app.metrics import Metrics
+from app.services.faces import Face, FaceFinder
+from app.services.timing import Timings
+from app.settings import DecisionSettings
+from app.store import Store
+
+FloatArray = npt.NDArray[np.float32]
+Mode = Literal["open", "closed"]
+
+# Nearest faces that decide who is looked at more closely. Fifty hold at least ten persons
+# of five photos each, and the right one is nearly always the first or second of them.
+NEIGHBOURS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A person of the gallery and the cosine to the mean of all of their faces."""
+
+    person_id: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """The answer for one face; `candidates` come best first and may be empty."""
+
+    face: Face
+    decision: Literal["match", "unknown"]
+    candidates: list[Candidate]
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    faces: list[Identification]
+    threshold: float
+    gallery_size: int
+
+
+class Identifier:
+    def __init__(
+        self, finder: FaceFinder, store: Store, decision: DecisionSettings, metrics: Metrics
+    ) -> None:
+        self._finder = finder
+        self._store = store
+        self._decision = decision
+        self._metrics = metrics
+
+    async def identify(
+        self,
+        gallery: str,
+        image: bytes,
+        *,
+        mode: Mode,
+        limit: int,
+        threshold: float | None,
+        timings: Timings,
+    ) -> Identified:
+        """Decide for every face of a photo.
+
+        Args:
+            mode: `open` answers `unknown` below the threshold; `closed` takes it as given
+                that everybody is enrolled and answers with the best candidate.
+            limit: most candidates for each face.
+            threshold: least cosine similarity of a match; None: the configured one.
+
+        Raises:
+            ImageError, QueueFull, StoreUnavailable.
+        """
+        if threshold is None:
+            threshold = self._decision.identify_threshold
+        faces = await self._finder.find(image, timings)
+        usable = [face for face in faces if face.large_enough]
+        embeddings = await self._finder.embed(usable, timings)
+        with timings.stage("search"):
+            ranked = await self._rank(gallery, np.array([e.vector for e in embeddings]))
+            size = await self._store.size(gallery)
+        ranking = dict(zip(map(id, usable), ranked, strict=True))
+
+        answers = []
+        for face in faces:
+            candidates = ranking.get(id(face), [])[:limit]
+            known = bool(candidates) and (mode == "closed" or candidates[0].similarity >= threshold)
+            decision: Literal["match", "unknown"] = "match" if known else "unknown"
+            self._metrics.decisions.labels("identify", decision).inc()
+            if candidates:
+                self._metrics.similarity.labels("identify").observe(candidates[0].similarity)
+            answers.append(Identification(face, decision, candidates))
+        return Identified(answers, threshold, size.persons)
+
+    async def _rank(self, gallery: str, probes: FloatArray) -> list[list[Candidate]]:
+        """Persons near each probe (n, d), best first, each scored on all of their faces."""
+        if not len(probes):
+            return []
+        neighbours = await self._store.search(gallery, probes, NEIGHBOURS)
+        nearby = [dict.fromkeys(n.person_id for n in found) for found in neighbours]
+        persons = await self._store.embeddings(gallery, set().union(*nearby))
+        if not persons:
+            return [[] for _ in nearby]
+        ids, templates = mean_templates(persons)
+        row = {person_id: i for i, person_id in enumerate(ids)}
+        similarities = probes @ templates.T
+        return [
+            sorted(
+                (
+                    Candidate(person_id, float(similarity[row[person_id]]))
+                    for person_id in found
+                    if person_id in row
+                ),
+                key=lambda candidate: -candidate.similarity,
+            )
+            for found, similarity in zip(nearby, similarities, strict=True)
+        ]

@@ -1,0 +1,94 @@
+"""Everything an operator can set, with the environment variables' names in the field names.
+
+`FACEID_STORE__PATH=/data` sets `store.path`, and so on. Nothing here is read at import time.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import InvalidSettings
+from app.models.spec import SHIPPED_DETECTOR, SHIPPED_EMBEDDER
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Section):
+    detector: Path = Field(SHIPPED_DETECTOR, description="Detector file.")
+    embedder: Path = Field(SHIPPED_EMBEDDER, description="Embedder file.")
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto",
+        description="Where the embedder runs. `auto` takes CUDA where it works; `cuda` refuses to "
+        "start where it does not.",
+    )
+    cores: int = Field(0, ge=0, le=1024, description="CPU cores for inference; 0: all there are.")
+    max_batch: int = Field(32, ge=1, le=256, description="Faces in one inference on CUDA.")
+    max_wait_ms: float = Field(
+        1.0, ge=0, le=1000, description="How long a face waits for others on an idle CUDA device."
+    )
+
+
+class StoreSettings(_Section):
+    path: Path = Field(Path("data"), description="Folder of the embedded store.")
+    url: str | None = Field(None, description="Qdrant server; unset: the embedded store.")
+    api_key: SecretStr | None = Field(None, description="Key of the Qdrant server.")
+    timeout_s: float = Field(5.0, gt=0, le=300, description="Limit of one call to the server.")
+    durable: bool = Field(
+        True,
+        description="Embedded store: an acknowledged write survives a power cut (false: it "
+        "survives only a crash of the process, and writes are some milliseconds faster).",
+    )
+
+
+class DecisionSettings(_Section):
+    identify_threshold: float = Field(
+        0.45, ge=-1, le=1, description="Least cosine similarity to be called somebody."
+    )
+    verify_threshold: float = Field(
+        0.36, ge=-1, le=1, description="Least cosine similarity to be called the same person."
+    )
+
+
+class LimitSettings(_Section):
+    max_body_bytes: int = Field(32 << 20, ge=1024, description="Request body.")
+    max_pixels: int = Field(50_000_000, ge=1024, description="Pixels an image may declare.")
+    max_images: int = Field(16, ge=1, le=1000, description="Images in one enrolment.")
+    max_photos_in_flight: int = Field(
+        64, ge=1, description="Photos being processed or waiting; more are answered 503."
+    )
+    max_faces_per_person: int = Field(100, ge=1, le=10_000, description="Enrolled faces.")
+    max_metadata_bytes: int = Field(16 << 10, ge=2, description="A person's metadata as JSON.")
+    min_eye_distance_px: float = Field(
+        8.0, ge=1, description="Smallest face that is aligned: pixels between the eyes."
+    )
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="FACEID_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    model: ModelSettings = ModelSettings()
+    store: StoreSettings = StoreSettings()
+    decision: DecisionSettings = DecisionSettings()
+    limits: LimitSettings = LimitSettings()
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        InvalidSettings: names every variable that is wrong and what it may be.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"FACEID_{'__'.join(str(part).upper() for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise InvalidSettings("; ".join(lines)) from None
