@@ -23,7 +23,7 @@ from app.services.faces import FaceFinder
 from app.services.identify import Identifier
 from app.services.verify import Verifier
 from app.settings import Settings
-from app.store import EmbeddedStore, Embedder, ServerStore
+from app.store import EmbeddedStore, Embedder, ServerStore, Store, connect
 
 _log = logging.getLogger(__name__)
 
@@ -82,11 +82,13 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     metrics.model_info.labels(model.name, device).set(1)
 
     identity = Embedder(model.name, model.dimension, model.weights_sha256)
-    store = (
-        ServerStore.connect(
-            settings.store.url,
-            settings.store.api_key,
-            settings.store.timeout_s,
+    store: Store = (
+        ServerStore(
+            connect(
+                settings.store.url,
+                api_key=settings.store.api_key and settings.store.api_key.get_secret_value(),
+                timeout_s=settings.store.timeout_s,
+            ),
             identity,
         )
         if settings.store.url

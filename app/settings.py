@@ -36,7 +36,7 @@ class StoreSettings(_Section):
     path: Path = Field(Path("data"), description="Folder of the embedded store.")
     url: str | None = Field(None, description="Qdrant server; unset: the embedded store.")
     api_key: SecretStr | None = Field(None, description="Key of the Qdrant server.")
-    timeout_s: float = Field(5.0, gt=0, le=300, description="Limit of one call to the server.")
+    timeout_s: int = Field(5, ge=1, le=300, description="Limit of one call to the server.")
     durable: bool = Field(
         True,
         description="Embedded store: an acknowledged write survives a power cut (false: it "

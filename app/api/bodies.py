@@ -138,14 +138,17 @@ async def _from_multipart(headers: Headers, data: bytes, limits: LimitSettings) 
         reason = getattr(error, "message", "no boundary in the Content-Type header")
         raise InvalidRequest(f"The multipart body is malformed: {reason}") from None
     body = Body()
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            _check_image_field(name)
-            body.images.setdefault(name, []).append(await value.read())
-        elif name in _IMAGE_FIELDS:
-            raise InvalidRequest(f"The field {name!r} is text; send it as a file.")
-        else:
-            body.fields[name] = value
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                _check_image_field(name)
+                body.images.setdefault(name, []).append(await value.read())
+            elif name in _IMAGE_FIELDS:
+                raise InvalidRequest(f"The field {name!r} is text; send it as a file.")
+            else:
+                body.fields[name] = value
+    finally:
+        await form.close()
     return body
 
 

@@ -1,5 +1,6 @@
 """What the routers are given: the application's services and the request's images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -63,10 +64,14 @@ def box_of(values: tuple[float, ...]) -> Box:
     return Box(x=x, y=y, width=width, height=height)
 
 
+def quality_of(values: Mapping[str, float]) -> Quality:
+    return Quality(**{name: round(value, 2) for name, value in values.items()})
+
+
 def detected(face: Face) -> DetectedFace:
     return DetectedFace(
         box=box_of(tuple(face.detection.box)),
         landmarks=[(round(float(x), 2), round(float(y), 2)) for x, y in face.detection.landmarks],
         detection_score=min(1.0, face.detection.score),
-        quality=Quality(**face.quality._asdict()),
+        quality=quality_of(face.quality._asdict()),
     )

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, status
 
 from app import schemas
 from app.api.bodies import read_model, several_images
-from app.api.deps import Images, Injected, Which, box_of
+from app.api.deps import Images, Injected, Which, box_of, quality_of
 from app.api.problems import responses
 from app.errors import InvalidRequest
 from app.schemas import FaceId, Gallery, PersonId
@@ -42,7 +42,7 @@ async def enrol(
                 face_id=stored.face_id,
                 box=box_of(stored.box),
                 detection_score=min(1.0, stored.detection_score),
-                quality=schemas.Quality(**stored.quality),
+                quality=quality_of(stored.quality),
             )
             for stored in enrolment.faces
         ],
@@ -141,7 +141,7 @@ def _face(face: Face) -> schemas.StoredFace:
         face_id=face.face_id,
         box=box_of(face.box),
         detection_score=min(1.0, face.detection_score),
-        quality=schemas.Quality(**face.quality),
+        quality=quality_of(face.quality),
         image_sha256=face.image_sha256,
         enrolled_at=face.enrolled_at,
     )

@@ -79,7 +79,6 @@ class Enroller:
             person_id,
             faces,
             np.stack([embedding.vector for _, embedding in usable.values()]),
-            self._limits.max_faces_per_person,
         )
         return Enrolment(faces, rejected, count)
 
