@@ -11,6 +11,7 @@ from app.store.base import (
     Store,
 )
 from app.store.embedded import EmbeddedStore
+from app.store.server import ServerStore, connect
 
 __all__ = [
     "EmbeddedStore",
@@ -21,5 +22,7 @@ __all__ = [
     "Neighbour",
     "Page",
     "Person",
+    "ServerStore",
     "Store",
+    "connect",
 ]

@@ -35,7 +35,12 @@ from app.store import (
     connect,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    # What the in-memory twin of the server cannot do and does not need.
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+]
 
 DIMENSION = 32
 EMBEDDER = Embedder("test-model", DIMENSION, "a" * 64)
@@ -197,7 +202,7 @@ async def test_a_person_grows(store: Store) -> None:
         pytest.param(lambda rows: rows * np.float32(0), id="zero"),
         pytest.param(lambda rows: np.where(rows == rows[1, 0], np.nan, rows), id="nan"),
         pytest.param(lambda rows: np.where(rows == rows[1, 0], np.inf, rows), id="infinite"),
-        pytest.param(lambda rows: unit(2, dimension=DIMENSION + 1), id="wrong dimension"),
+        pytest.param(lambda _: unit(2, dimension=DIMENSION + 1), id="wrong dimension"),
         pytest.param(lambda rows: rows.astype(np.float64), id="wrong dtype"),
         pytest.param(lambda rows: rows[0], id="wrong shape"),
     ],
