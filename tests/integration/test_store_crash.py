@@ -1,0 +1,232 @@
+"""The embedded store after the process died in the middle of writing."""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.store import EmbeddedStore, Embedder, Face, FloatArray
+from app.store import embedded as engine
+
+DIMENSION = 64
+EMBEDDER = Embedder("test-model", DIMENSION, "a" * 64)
+ROUNDS = 50
+ROOT = Path(__file__).parents[2]
+
+
+def embedding(face_id: str) -> FloatArray:
+    """What this face must have been stored with, known to parent and child alike."""
+    seed = int.from_bytes(hashlib.sha256(face_id.encode()).digest()[:8])
+    row = np.random.default_rng(seed).standard_normal(DIMENSION).astype(np.float32)
+    return np.asarray(row / np.linalg.norm(row), dtype=np.float32)
+
+
+def face(person_id: str, face_id: str) -> Face:
+    return Face(face_id, person_id, (0, 0, 9, 9), 0.9, {}, "0" * 64, datetime.now(UTC))
+
+
+async def enrol(store: EmbeddedStore, gallery: str, person_id: str, count: int) -> list[str]:
+    ids = [str(uuid.uuid4()) for _ in range(count)]
+    faces = [face(person_id, face_id) for face_id in ids]
+    await store.enrol(gallery, person_id, faces, np.stack([embedding(i) for i in ids]))
+    return ids
+
+
+async def enrol_for_ever(path: Path, round_number: int) -> None:
+    """The child: four writers at once; a line for each acknowledgement, another for each try."""
+    store = EmbeddedStore(path, EMBEDDER, durable=False)
+    await store.open()
+
+    async def writer(name: int) -> None:
+        for number in range(1_000_000):
+            gallery, person_id = f"g{number % 2}", f"{round_number}-{name}-{number // 4}"
+            count = 1 + number % 5
+            ids = [str(uuid.uuid4()) for _ in range(count)]
+            faces = [face(person_id, face_id) for face_id in ids]
+            rows = np.stack([embedding(face_id) for face_id in ids])
+            say("try", gallery, person_id, ids)
+            await store.enrol(gallery, person_id, faces, rows)
+            say("done", gallery, person_id, ids)
+            if number % 7 == 6:
+                say("try-delete", gallery, person_id, [])
+                await store.delete_person(gallery, person_id)
+                say("deleted", gallery, person_id, [])
+
+    await asyncio.gather(*(writer(name) for name in range(4)))
+
+
+def say(what: str, gallery: str, person_id: str, ids: Sequence[str]) -> None:
+    # One write each, so that a line is either whole or missing.
+    os.write(1, (json.dumps([what, gallery, person_id, list(ids)]) + "\n").encode())
+
+
+def kill_while_writing(path: Path, round_number: int, after_s: float) -> list[list[object]]:
+    """Lines of a child that was killed `after_s` seconds after its first acknowledgement."""
+    command = [sys.executable, __file__, str(path), str(round_number)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as child:
+        assert child.stdout is not None
+        lines = [child.stdout.readline()]
+        time.sleep(after_s)
+        child.kill()
+        lines += child.stdout.readlines()
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+class Expected:
+    """What the lines promise: faces by (gallery, person)."""
+
+    def __init__(self) -> None:
+        self.acknowledged: dict[tuple[str, str], set[str]] = {}
+        self.uncertain: dict[tuple[str, str], list[frozenset[str]]] = {}
+        self.maybe_deleted: set[tuple[str, str]] = set()
+
+    def read(self, lines: list[list[object]]) -> None:
+        for what, gallery, person_id, ids in lines:
+            key, group = (str(gallery), str(person_id)), frozenset(ids)  # type: ignore[arg-type]
+            if what == "try":
+                self.uncertain.setdefault(key, []).append(group)
+            elif what == "done":
+                self.uncertain[key].remove(group)
+                self.acknowledged.setdefault(key, set()).update(group)
+            elif what == "try-delete":
+                self.maybe_deleted.add(key)
+            else:
+                self.maybe_deleted.discard(key)
+                self.acknowledged.pop(key, None)
+
+
+async def verify(path: Path, expected: Expected) -> int:
+    store = EmbeddedStore(path, EMBEDDER)
+    await store.open()
+    try:
+        await store.check()
+        seen = 0
+        for gallery, size in (await store.galleries()).items():
+            persons = (await store.persons(gallery, 1_000_000)).persons
+            ids = [person.person_id for person in persons]
+            assert len(ids) == len(set(ids)) == size.persons
+            stored = await store.embeddings(gallery, ids)
+            # No record without a face; the sum below: no face without a record.
+            assert set(stored) == set(ids)
+            assert sum(len(rows) for rows in stored.values()) == size.faces
+            for person in persons:
+                faces = {f.face_id for f in await store.faces(gallery, person.person_id)}
+                key = (gallery, person.person_id)
+                acknowledged = expected.acknowledged.pop(key, set())
+                assert person.face_count == len(faces)
+                assert acknowledged <= faces
+                rest = faces - acknowledged
+                for group in expected.uncertain.get(key, []):
+                    assert group <= rest or not group & rest, "half an enrolment"
+                    rest -= group
+                assert not rest
+                rows = {row.tobytes() for row in stored[person.person_id]}
+                assert rows == {embedding(face_id).tobytes() for face_id in faces}
+                seen += len(faces)
+                expected.acknowledged[key] = faces
+        lost = {
+            key
+            for key in expected.acknowledged
+            if key not in expected.maybe_deleted
+            and (key[0] not in await store.galleries() or not await has(store, *key))
+        }
+        assert not lost
+        for key in expected.maybe_deleted:
+            if not await has(store, *key):
+                expected.acknowledged.pop(key, None)
+        expected.uncertain.clear()
+        expected.maybe_deleted.clear()
+        return seen
+    finally:
+        await store.close()
+
+
+async def has(store: EmbeddedStore, gallery: str, person_id: str) -> bool:
+    return person_id in await store.embeddings(gallery, [person_id])
+
+
+def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path) -> None:
+    chance = random.Random(20240501)
+    expected = Expected()
+    for round_number in range(ROUNDS):
+        expected.read(
+            kill_while_writing(tmp_path / "store", round_number, chance.uniform(0.0, 0.25))
+        )
+        # Every child opens what the one before left; looking closely is the slow part.
+        if round_number % 10 == 9 or round_number < 3:
+            seen = asyncio.run(verify(tmp_path / "store", expected))
+    assert seen > 10 * ROUNDS
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    kill_while_writing(tmp_path / "store", 0, 0.0)
+
+    async def reopen() -> None:
+        store = EmbeddedStore(tmp_path / "store", EMBEDDER)
+        await store.open()
+        await store.close()
+
+    asyncio.run(reopen())
+
+
+def test_an_acknowledged_write_needs_only_the_synced_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut nothing is sure to be there but what was synced.
+
+    The engine's segments are put back to what they were at the last checkpoint, and each file
+    of the log to what it held when it was last passed to `fsync`.
+    """
+    store_path, survivor = tmp_path / "store", tmp_path / "survivor"
+    synced: dict[str, bytes] = {}
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        sync(descriptor)
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if file.parent.name == "wal":
+            synced[file.name] = file.read_bytes()
+
+    async def scenario() -> list[str]:
+        store = EmbeddedStore(store_path, EMBEDDER)
+        await store.open()
+        ids = await enrol(store, "default", "ada", 3)
+        await store.close()
+        shutil.copytree(store_path, survivor)
+
+        store = EmbeddedStore(store_path, EMBEDDER)
+        await store.open()
+        monkeypatch.setattr(engine.os, "fsync", watched)
+        for number in range(20):
+            ids += await enrol(store, "default", f"person-{number}", 2)
+        monkeypatch.undo()
+        for name, content in synced.items():
+            (survivor / "default" / "wal" / name).write_bytes(content)
+        await store.close()
+
+        store = EmbeddedStore(survivor, EMBEDDER)
+        await store.open()
+        found = await store.search("default", np.stack([embedding(i) for i in ids]), 1)
+        await store.close()
+        assert [neighbours[0].face_id for neighbours in found] == ids
+        return ids
+
+    assert len(asyncio.run(scenario())) == 43
+
+
+if __name__ == "__main__":
+    asyncio.run(enrol_for_ever(Path(sys.argv[1]), int(sys.argv[2])))
