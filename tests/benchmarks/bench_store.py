@@ -1,0 +1,226 @@
+"""How fast and how exact the embedded store searches.
+
+    python -m tests.benchmarks.bench_store --sizes 100000 1000000
+
+For each size one gallery is filled with random unit vectors, three faces a person, and the ways
+to search it are timed one after the other within the same round, so that whatever else the
+machine does meets all of them alike. Medians are shown. The last columns say whether the search
+through `Store` is at least 3 times faster than a numpy scan and at most 1.3 times slower than
+the bare engine.
+"""
+
+import argparse
+import asyncio
+import resource
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import qdrant_edge as edge
+from rich.console import Console
+from rich.table import Table
+
+from app.store import EmbeddedStore, Embedder, Face, FloatArray
+from app.store import embedded as engine
+
+GALLERY = "bench"
+FACES_PER_PERSON = 3
+NOW = datetime.now(UTC)
+
+
+def unit(rows: FloatArray) -> FloatArray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def make_face(person: int, number: int) -> Face:
+    face_id = str(uuid.UUID(int=person * FACES_PER_PERSON + number))
+    quality = {"sharpness": 0.5, "yaw_degrees": 3.5}
+    return Face(face_id, f"person-{person}", (1, 2, 64, 80), 0.9, quality, "0" * 64, NOW)
+
+
+async def fill(store: EmbeddedStore, rows: FloatArray) -> None:
+    # Handed over without waiting in between: one sync for many enrolments.
+    for start in range(0, len(rows), 3000):
+        await asyncio.gather(
+            *(
+                store.enrol(
+                    GALLERY,
+                    f"person-{at // FACES_PER_PERSON}",
+                    [
+                        make_face(at // FACES_PER_PERSON, number)
+                        for number in range(len(rows[at : at + FACES_PER_PERSON]))
+                    ],
+                    rows[at : at + FACES_PER_PERSON],
+                )
+                for at in range(start, min(start + 3000, len(rows)), FACES_PER_PERSON)
+            )
+        )
+
+
+def numpy_top(rows: FloatArray, probe: FloatArray, limit: int) -> list[tuple[int, float]]:
+    similarities = rows @ probe
+    best = np.argpartition(similarities, -limit)[-limit:]
+    best = best[np.argsort(-similarities[best])]
+    return [(int(index), float(similarities[index])) for index in best]
+
+
+def request(probe: FloatArray, limit: int) -> edge.QueryRequest:
+    """What the store asks of the engine."""
+    return edge.QueryRequest(
+        limit=limit,
+        query=edge.Query.Nearest(probe.tolist(), using="embedding"),
+        with_payload=["person_id", "face_id"],
+        params=engine._SEARCH,
+    )
+
+
+async def timed(samples: list[float], call: Callable[[], object]) -> None:
+    start = time.perf_counter()
+    result = call()
+    if asyncio.iscoroutine(result):
+        await result
+    samples.append((time.perf_counter() - start) * 1e3)
+
+
+async def measure(path: Path, count: int, dimension: int, rounds: int, console: Console) -> None:
+    rng = np.random.default_rng(7)
+    rows = unit(rng.standard_normal((count, dimension), dtype=np.float32))
+    near = rows[rng.integers(0, count, rounds)]
+    noise = rng.standard_normal((rounds, dimension), dtype=np.float32)
+    probes = unit(near + np.float32(0.05) * noise)
+
+    store = EmbeddedStore(path, Embedder("bench", dimension, "0" * 64))
+    await store.open()
+    start = time.perf_counter()
+    await fill(store, rows)
+    filled = time.perf_counter() - start
+    await store.close()
+    store = EmbeddedStore(path, Embedder("bench", dimension, "0" * 64))
+    before = resource_mb()
+    start = time.perf_counter()
+    await store.open()
+    loaded = time.perf_counter() - start
+    grown = resource_mb() - before
+    shard = store._open[GALLERY].shard
+
+    names = ("numpy", "edge", "store", "store, worker busy")
+    samples: dict[tuple[str, int], list[float]] = {
+        (name, limit): [] for name in names for limit in (10, 50)
+    }
+    for probe in probes:
+        for limit in (10, 50):
+            await timed(samples["numpy", limit], lambda p=probe, n=limit: numpy_top(rows, p, n))
+            await timed(samples["edge", limit], lambda p=probe, n=limit: shard.query(request(p, n)))
+            await timed(
+                samples["store", limit], lambda p=probe, n=limit: store.search(GALLERY, p[None], n)
+            )
+            # The way through the queue, which a search takes while another one is in the engine.
+            await timed(
+                samples["store, worker busy", limit],
+                lambda p=probe, n=limit: store._submit(
+                    None, lambda: store._search(GALLERY, p[None], n)
+                ),
+            )
+
+    sixteen: dict[str, list[float]] = {"batch": [], "gather": [], "queued": [], "loop": []}
+    for at in range(0, min(len(probes) - 16, 16 * 10), 16):
+        block = probes[at : at + 16]
+        await timed(sixteen["batch"], lambda b=block: store.search(GALLERY, b, 50))
+        await timed(
+            sixteen["gather"],
+            lambda b=block: gathered(*(store.search(GALLERY, p[None], 50) for p in b)),
+        )
+        await timed(
+            sixteen["loop"], lambda b=block: [shard.query(request(probe, 50)) for probe in b]
+        )
+        await timed(
+            sixteen["queued"],
+            lambda b=block: shard.query_batch(
+                edge.QueryBatchRequest([request(probe, 50) for probe in b])
+            ),
+        )
+
+    hits, error = 0, 0.0
+    for probe in probes:
+        (found,) = await store.search(GALLERY, probe[None], 10)
+        exact = {str(uuid.UUID(int=index)): score for index, score in numpy_top(rows, probe, 10)}
+        hits += len(exact.keys() & {neighbour.face_id for neighbour in found})
+        for neighbour in found:
+            cosine = float(rows[uuid.UUID(neighbour.face_id).int] @ probe)
+            error = max(error, abs(neighbour.similarity - cosine))
+
+    persons = [f"person-{number}" for number in rng.integers(0, count // FACES_PER_PERSON, 50)]
+    templates: list[float] = []
+    enrolments: list[float] = []
+    for number in range(30):
+        await timed(templates, lambda: store.embeddings(GALLERY, persons))
+        person = count + number
+        await timed(
+            enrolments,
+            lambda p=person, n=number: store.enrol(
+                GALLERY, f"person-{p}", [make_face(p, 0)], probes[n : n + 1]
+            ),
+        )
+    await store.close()
+
+    def median(name: str, limit: int) -> float:
+        return float(np.median(samples[name, limit]))
+
+    table = Table(title=f"{count:,} faces of {dimension} dimensions, one probe, median ms")
+    for column in ("limit", *names, "numpy / store", "store / edge"):
+        table.add_column(column, justify="right")
+    for limit in (10, 50):
+        faster = median("numpy", limit) / median("store", limit)
+        slower = median("store", limit) / median("edge", limit)
+        table.add_row(
+            str(limit),
+            *(f"{median(name, limit):.3f}" for name in names),
+            f"{faster:.1f} {'ok' if faster >= 3 else 'MISSED'}",
+            f"{slower:.2f} {'ok' if slower <= 1.3 else 'MISSED'}",
+        )
+    console.print(table)
+    recall = hits / (10 * len(probes))
+    console.print(
+        f"recall@10 {recall:.4f} {'ok' if recall >= 0.999 else 'MISSED'}, "
+        f"largest error of a similarity {error:.1e} {'ok' if error <= 1e-4 else 'MISSED'}\n"
+        f"16 probes, limit 50: one search of 16 {np.median(sixteen['batch']):.2f} ms, "
+        f"16 concurrent searches {np.median(sixteen['gather']):.2f} ms, "
+        f"bare query_batch {np.median(sixteen['queued']):.2f} ms, "
+        f"16 bare queries {np.median(sixteen['loop']):.2f} ms\n"
+        f"embeddings of 50 persons {np.median(templates):.2f} ms, "
+        f"durable enrolment of one face {np.median(enrolments):.2f} ms\n"
+        f"filled in {filled:.1f} s, opened in {loaded:.2f} s, memory of the open gallery "
+        f"{grown:.0f} MB"
+    )
+
+
+async def gathered(*searches: object) -> None:
+    await asyncio.gather(*searches)  # type: ignore[arg-type]
+
+
+def resource_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--dimension", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=200)
+    arguments = parser.parse_args()
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(
+                measure(
+                    Path(folder), size, arguments.dimension, arguments.rounds, Console(width=120)
+                )
+            )
+
+
+if __name__ == "__main__":
+    main()
