@@ -15,7 +15,7 @@ from app.store.base import Embedder, Face, FloatArray, Neighbour, Person
 
 VECTOR = "embedding"
 # Recall needs some candidates to rescore even where only the best face is wanted.
-MIN_CANDIDATES = 10
+MIN_CANDIDATES = 16
 OVERSAMPLING = 4.0
 
 _NAMESPACE = UUID("6b0f2a0e-6a4b-5d0f-9a53-0d2c1f7f3c11")
