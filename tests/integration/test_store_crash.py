@@ -1,17 +1,17 @@
 """The embedded store after the process died in the middle of writing."""
 
 import asyncio
+import contextlib
 import hashlib
-import json
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
-import sys
+import signal
 import time
 import uuid
-from collections.abc import Sequence
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,9 @@ from app.store import embedded as engine
 DIMENSION = 64
 EMBEDDER = Embedder("test-model", DIMENSION, "a" * 64)
 ROUNDS = 50
-ROOT = Path(__file__).parents[2]
+
+# What happened, gallery, person, face ids.
+Message = tuple[str, str, str, list[str]]
 
 
 def embedding(face_id: str) -> FloatArray:
@@ -44,59 +46,67 @@ async def enrol(store: EmbeddedStore, gallery: str, person_id: str, count: int) 
     return ids
 
 
-async def enrol_for_ever(path: Path, round_number: int) -> None:
-    """The child: four writers at once; a line for each acknowledgement, another for each try."""
+async def enrol_for_ever(path: Path, round_number: int, acknowledge: Connection) -> None:
+    """The child: four writers at once, a message before each try and after each success."""
     store = EmbeddedStore(path, EMBEDDER, durable=False)
     await store.open()
 
     async def writer(name: int) -> None:
         for number in range(1_000_000):
             gallery, person_id = f"g{number % 2}", f"{round_number}-{name}-{number // 4}"
-            count = 1 + number % 5
-            ids = [str(uuid.uuid4()) for _ in range(count)]
+            ids = [str(uuid.uuid4()) for _ in range(1 + number % 5)]
             faces = [face(person_id, face_id) for face_id in ids]
             rows = np.stack([embedding(face_id) for face_id in ids])
-            say("try", gallery, person_id, ids)
+            acknowledge.send(("try", gallery, person_id, ids))
             await store.enrol(gallery, person_id, faces, rows)
-            say("done", gallery, person_id, ids)
+            acknowledge.send(("done", gallery, person_id, ids))
             if number % 7 == 6:
-                say("try-delete", gallery, person_id, [])
+                acknowledge.send(("try-delete", gallery, person_id, []))
                 await store.delete_person(gallery, person_id)
-                say("deleted", gallery, person_id, [])
+                acknowledge.send(("deleted", gallery, person_id, []))
 
     await asyncio.gather(*(writer(name) for name in range(4)))
 
 
-def say(what: str, gallery: str, person_id: str, ids: Sequence[str]) -> None:
-    # One write each, so that a line is either whole or missing.
-    os.write(1, (json.dumps([what, gallery, person_id, list(ids)]) + "\n").encode())
+def child(path: Path, round_number: int, acknowledge: Connection) -> None:
+    asyncio.run(enrol_for_ever(path, round_number, acknowledge))
 
 
-def kill_while_writing(path: Path, round_number: int, after_s: float) -> list[list[object]]:
-    """Lines of a child that was killed `after_s` seconds after its first acknowledgement."""
-    command = [sys.executable, __file__, str(path), str(round_number)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    ) as child:
-        assert child.stdout is not None
-        lines = [child.stdout.readline()]
-        time.sleep(after_s)
-        child.kill()
-        lines += child.stdout.readlines()
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+def kill_while_writing(path: Path, round_number: int, after_s: float) -> list[Message]:
+    """What a child said that was killed `after_s` seconds after its first message."""
+    # Forked from a process that has imported everything and opened nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["app.store"])
+    said, acknowledge = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(path, round_number, acknowledge))
+    process.start()
+    acknowledge.close()
+    messages: list[Message] = [said.recv()]
+    deadline = time.monotonic() + after_s
+    while time.monotonic() < deadline:
+        if said.poll(max(0.0, deadline - time.monotonic())):
+            messages.append(said.recv())
+    process.kill()
+    # A message cut short by the kill raises OSError, the end EOFError.
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            messages.append(said.recv())
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    return messages
 
 
 class Expected:
-    """What the lines promise: faces by (gallery, person)."""
+    """What the messages promise: faces by (gallery, person)."""
 
     def __init__(self) -> None:
         self.acknowledged: dict[tuple[str, str], set[str]] = {}
         self.uncertain: dict[tuple[str, str], list[frozenset[str]]] = {}
         self.maybe_deleted: set[tuple[str, str]] = set()
 
-    def read(self, lines: list[list[object]]) -> None:
-        for what, gallery, person_id, ids in lines:
-            key, group = (str(gallery), str(person_id)), frozenset(ids)  # type: ignore[arg-type]
+    def read(self, messages: list[Message]) -> None:
+        for what, gallery, person_id, ids in messages:
+            key, group = (gallery, person_id), frozenset(ids)
             if what == "try":
                 self.uncertain.setdefault(key, []).append(group)
             elif what == "done":
@@ -226,7 +236,3 @@ def test_an_acknowledged_write_needs_only_the_synced_log(
         return ids
 
     assert len(asyncio.run(scenario())) == 43
-
-
-if __name__ == "__main__":
-    asyncio.run(enrol_for_ever(Path(sys.argv[1]), int(sys.argv[2])))
