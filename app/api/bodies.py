@@ -81,7 +81,7 @@ async def _read(request: Request, limit: int) -> bytes:
         f"The body is larger than {limit:,} bytes; send fewer or smaller images."
     )
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit:
         raise too_large
     chunks = []
     size = 0
@@ -97,7 +97,7 @@ async def _read(request: Request, limit: int) -> bytes:
 
 
 async def read_model(request: Request, model: type[Model], limits: LimitSettings) -> Model:
-    """A JSON body as a schema, bounded like every other body.
+    """A JSON body as a schema.
 
     Raises:
         BodyTooLarge, ClientDisconnected: as in `read_body`.

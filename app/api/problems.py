@@ -9,7 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import FaceIdError, InvalidRequest, MethodNotAllowed, NotFound, Unavailable
+from app.errors import (
+    BodyTooLarge,
+    FaceIdError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Unavailable,
+)
 from app.logs import request_id
 from app.schemas import Problem
 
@@ -29,6 +36,9 @@ def problem(error: FaceIdError, headers: Mapping[str, str] | None = None) -> JSO
     answer = JSONResponse(body, error.status, headers, "application/problem+json")
     if isinstance(error, Unavailable):
         answer.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, BodyTooLarge):
+        # Without it the server would read the rest of the body, only to drop it.
+        answer.headers["Connection"] = "close"
     return answer
 
 
