@@ -1,0 +1,97 @@
+"""More than the service can do, and clients that do not wait."""
+
+import concurrent.futures
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.service import running
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def test_what_does_not_fit_is_refused_at_once(tmp_path: Path, hopper: bytes) -> None:
+    with (
+        running(tmp_path, limits={"max_photos_in_flight": 2}, model={"cores": 1}) as client,
+        concurrent.futures.ThreadPoolExecutor(16) as threads,
+    ):
+        answers = list(
+            threads.map(lambda _: client.post("/identify", content=hopper, headers=JPEG), range(32))
+        )
+        statuses = {answer.status_code for answer in answers}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert statuses == {200, 503}
+        assert refused.json()["code"] == "queue_full"
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert client.post("/identify", content=hopper, headers=JPEG).status_code == 200
+        assert metric(client, "faceid_photos_in_flight") == 0
+
+
+def test_a_client_that_has_gone_costs_no_inference(tmp_path: Path, hopper: bytes) -> None:
+    request = (
+        b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(hopper)
+    ) + hopper
+    with running(tmp_path, model={"cores": 1}) as client:
+        address = (client.base_url.host, client.base_url.port)
+        connections = [socket.create_connection(address) for _ in range(40)]
+        for connection in connections:
+            connection.sendall(request)
+        time.sleep(0.1)
+        for connection in connections:
+            connection.close()
+        while metric(client, "faceid_photos_in_flight"):
+            time.sleep(0.05)
+        embedded = metric(client, 'faceid_stage_duration_seconds_count{stage="embed"}')
+        assert embedded < 20
+        assert metric(
+            client, 'faceid_http_requests_total{method="POST",route="/embed",status="499"}'
+        )
+        assert client.get("/health/ready").status_code == 200
+
+
+def test_a_slow_sender_holds_nobody_up(tmp_path: Path, hopper: bytes) -> None:
+    with running(tmp_path, model={"cores": 1}) as client:
+        address = (client.base_url.host, client.base_url.port)
+        slow = [socket.create_connection(address) for _ in range(50)]
+        for connection in slow:
+            connection.sendall(
+                b"POST /identify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+                b"Content-Length: 100000\r\n\r\n"
+            )
+        assert client.post("/identify", content=hopper, headers=JPEG).status_code == 200
+        for connection in slow:
+            connection.close()
+
+
+def test_answers_go_on_while_somebody_enrols(tmp_path: Path, hopper: bytes, collins: bytes) -> None:
+    with running(tmp_path) as client:
+        client.post("/persons/grace/faces", content=hopper, headers=JPEG)
+        stop = threading.Event()
+
+        def enrol() -> int:
+            count = 0
+            while not stop.is_set():
+                answer = client.post(f"/persons/p{count}/faces", files={"image": collins})
+                assert answer.status_code == 201
+                count += 1
+            return count
+
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            enrolled = thread.submit(enrol)
+            for _ in range(20):
+                (face,) = client.post("/identify", content=hopper, headers=JPEG).json()["faces"]
+                assert face["person_id"] == "grace"
+            stop.set()
+            assert client.get("/persons?limit=1000").json()["persons"]
+            total = enrolled.result()
+        sizes = client.get("/metrics").text
+        assert f'faceid_gallery_persons{{gallery="default"}} {total + 1:.1f}' in sizes

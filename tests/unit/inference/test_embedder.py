@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from app.inference.embedder import CpuEmbedder, batch_sizes, embed_batch
+from app.inference.pool import CorePool
+from app.inference.session import open_session
+from app.models.spec import SHIPPED_EMBEDDER, EmbedderSpec
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"), [(1, [1]), (2, [1, 2]), (5, [1, 2, 4, 8]), (32, [1, 2, 4, 8, 16, 32])]
+)
+def test_batch_sizes_are_few(largest: int, sizes: list[int]) -> None:
+    assert batch_sizes(largest) == sizes
+
+
+@pytest.fixture(scope="module")
+def crops() -> list[np.ndarray]:
+    coarse = np.random.default_rng(0).integers(0, 256, (7, 14, 14, 3), dtype=np.uint8)
+    return list(np.kron(coarse, np.ones((1, 8, 8, 1), np.uint8)))
+
+
+def test_an_embedding_does_not_depend_on_its_batch(crops: list[np.ndarray]) -> None:
+    session, _ = open_session(SHIPPED_EMBEDDER, EmbedderSpec, "cpu", 1)
+    alone = [embed_batch(session, [crop])[0] for crop in crops]
+    for size in (2, 7):
+        for one, other in zip(alone, embed_batch(session, crops[:size]), strict=False):
+            assert float(one.vector @ other.vector) > 0.999999
+            assert one.norm == pytest.approx(other.norm, rel=1e-4)
+    assert all(np.linalg.norm(e.vector) == pytest.approx(1, abs=1e-5) for e in alone)
+
+
+@pytest.mark.anyio
+async def test_one_core_or_all_of_them_make_no_difference(crops: list[np.ndarray]) -> None:
+    pool = CorePool(2)
+    embedder = CpuEmbedder(SHIPPED_EMBEDDER, 2, pool)
+    together = await embedder.embed(crops[:4])
+    for crop, expected in zip(crops, together, strict=False):
+        (alone,) = await embedder.embed([crop])
+        assert float(alone.vector @ expected.vector) > 0.999999
+    pool.close()

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+
+from app.errors import InvalidModel
+from app.inference.session import open_session
+from app.models.spec import (
+    METADATA_KEY,
+    SHIPPED_DETECTOR,
+    SHIPPED_EMBEDDER,
+    DetectorSpec,
+    EmbedderSpec,
+)
+
+
+def test_the_shipped_files_say_what_they_are() -> None:
+    _, detector = open_session(SHIPPED_DETECTOR, DetectorSpec, "cpu", 1)
+    _, embedder = open_session(SHIPPED_EMBEDDER, EmbedderSpec, "cpu", 1)
+    assert (detector.name, detector.licence) == ("yunet-2023mar", "MIT")
+    assert (embedder.name, embedder.licence, embedder.dimension) == (
+        "sface-2021dec",
+        "Apache-2.0",
+        128,
+    )
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModel, match="No model file"):
+        open_session(tmp_path / "none.onnx", EmbedderSpec, "cpu", 1)
+
+
+def test_a_file_that_is_not_onnx(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(InvalidModel, match="cannot be loaded"):
+        open_session(path, EmbedderSpec, "cpu", 1)
+
+
+def test_a_detector_is_no_embedder() -> None:
+    with pytest.raises(InvalidModel, match="specification"):
+        open_session(SHIPPED_DETECTOR, EmbedderSpec, "cpu", 1)
+
+
+@pytest.fixture
+def embedder() -> onnx.ModelProto:
+    return onnx.load(SHIPPED_EMBEDDER)
+
+
+def test_a_file_without_a_specification(embedder: onnx.ModelProto, tmp_path: Path) -> None:
+    del embedder.metadata_props[:]
+    onnx.save(embedder, tmp_path / "x.onnx")
+    with pytest.raises(InvalidModel, match="no faceid specification"):
+        open_session(tmp_path / "x.onnx", EmbedderSpec, "cpu", 1)
+
+
+def test_a_specification_that_contradicts_the_graph(
+    embedder: onnx.ModelProto, tmp_path: Path
+) -> None:
+    spec = EmbedderSpec.model_validate_json(embedder.metadata_props[0].value)
+    wrong = spec.model_copy(update={"dimension": 512})
+    helper.set_model_props(embedder, {METADATA_KEY: wrong.model_dump_json()})
+    onnx.save(embedder, tmp_path / "x.onnx")
+    with pytest.raises(InvalidModel, match="is not what its specification says"):
+        open_session(tmp_path / "x.onnx", EmbedderSpec, "cpu", 1)

@@ -1,0 +1,68 @@
+"""The arrows between the packages, read from the imports themselves."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Package to the packages of ours it may import, besides itself. `app.errors` is the one
+# module everybody may raise from.
+ALLOWED = {
+    "app.vision": {"app.errors"},
+    "app.decision": {"app.errors"},
+    "app.models": set(),
+    "app.store": {"app.errors"},
+    "app.inference": {"app.errors", "app.vision", "app.models"},
+    "app.services": {
+        "app.errors", "app.inference", "app.store", "app.decision", "app.vision", "app.settings",
+        "app.metrics",
+    },
+    "training": {"app.vision", "app.models"},
+}  # fmt: skip
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in {"app", "training", "torch", "fastapi"}}
+
+
+def belongs(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_imports_only_what_it_may(package: str) -> None:
+    folder = ROOT.joinpath(*package.split("."))
+    allowed = ALLOWED[package] | {package}
+    for file in folder.rglob("*.py"):
+        wrong = {
+            name
+            for name in imports(file)
+            if name != "app"
+            and not any(belongs(name, other) for other in allowed)
+            and not any(belongs(other, name) for other in allowed)
+        }
+        if package == "training":
+            wrong -= {name for name in wrong if name.startswith("torch")}
+        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_the_service_never_loads_the_training_half() -> None:
+    code = (
+        "import sys, app.main; "
+        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'training', 'onnx')])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout
+    assert output.strip() == "[]"
