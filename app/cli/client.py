@@ -1,0 +1,153 @@
+"""The HTTP API as the commands see it: over the network, or inside this process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+# With the pauses between them: half a minute for a busy service, some seconds for a lost one.
+_TRIES = 8
+_RECONNECTS = 5
+_LONGEST_PAUSE = 30.0
+# A photo may wait behind many others; a connection is there at once or not at all.
+_TIMEOUT = httpx.Timeout(120, connect=10, pool=None)
+_LIMITS = httpx.Limits(max_connections=None)
+
+
+class Refused(Exception):
+    """The service answered with an error that no repetition will mend.
+
+    Attributes:
+        problem: RFC 9457 members; at least `code` and `detail`.
+    """
+
+    def __init__(self, problem: Mapping[str, Any]) -> None:
+        super().__init__(f"{problem['detail']} ({problem['code']})")
+        self.problem = problem
+        self.code: str = problem["code"]
+        self.detail: str = problem["detail"]
+
+
+class Unreachable(Exception):
+    """There is no service, or none that gets round to us."""
+
+
+class Service:
+    """One gallery of a service."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._answered = False
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str | int | float | None] | None = None,
+        images: Mapping[str, bytes] | None = None,
+    ) -> dict[str, Any]:
+        """One request, repeated while the service is busy or the connection breaks.
+
+        Args:
+            params: a value of None is left out.
+
+        Raises:
+            Refused: it was answered with an error.
+            Unreachable: it was not answered, or 503 to the last.
+        """
+        given = {name: value for name, value in (params or {}).items() if value is not None}
+        wait = 0.0
+        for attempt in range(_TRIES):
+            await asyncio.sleep(wait)
+            try:
+                answer = await self._http.request(method, path, params=given, files=images)
+            except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+                # A service that was there may be restarting; one that never was is not.
+                if not self._answered or attempt >= _RECONNECTS:
+                    raise self._unreachable(error) from None
+                wait = pause(attempt, None)
+                continue
+            except (httpx.RequestError, httpx.InvalidURL) as error:
+                raise self._unreachable(error) from None
+            self._answered = True
+            if answer.status_code != 503:
+                return self._read(answer)
+            wait = pause(attempt, answer.headers.get("retry-after"))
+        raise Unreachable(f"Given up after {_TRIES} tries: {_problem(answer)['detail']}")
+
+    def _read(self, answer: httpx.Response) -> dict[str, Any]:
+        if not answer.is_success:
+            raise Refused(_problem(answer))
+        try:
+            document: dict[str, Any] = answer.json()
+        except ValueError:
+            raise Unreachable(f"What answers at {self._http.base_url} is not faceid.") from None
+        return document
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"No service answers at {self._http.base_url} ({str(error) or type(error).__name__}). "
+            "Start one with `faceid serve`, name another with --url, or do without with --local."
+        )
+
+
+def _problem(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        document = answer.json()
+    except ValueError:
+        document = None
+    if isinstance(document, dict) and {"code", "detail"} <= document.keys():
+        return document
+    # Not ours: a proxy's page, or another service.
+    return {
+        "code": f"http_{answer.status_code}",
+        "detail": f"{answer.url} answered {answer.status_code} {answer.reason_phrase}.",
+    }
+
+
+def person_path(person_id: str) -> str:
+    return f"/persons/{quote(person_id, safe='')}"
+
+
+def pause(attempt: int, retry_after: str | None) -> float:
+    """Seconds to wait after try number `attempt` (from 0): never less than the service asks."""
+    asked = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+    return min(max(asked, 0.25 * 2.0**attempt), _LONGEST_PAUSE)
+
+
+@asynccontextmanager
+async def connect(url: str, local: bool, gallery: str) -> AsyncIterator[Service]:
+    """
+    Args:
+        local: run the whole service inside this process, on the embedded store, instead
+            of asking the one at `url`: the same code on the same path.
+
+    Raises:
+        StartupError: with `local`, what keeps the service from starting.
+    """
+    params = {"gallery": gallery}
+    if not local:
+        try:
+            http = httpx.AsyncClient(base_url=url, params=params, timeout=_TIMEOUT, limits=_LIMITS)
+        except httpx.InvalidURL as error:
+            raise Unreachable(f"--url {url} is not an address: {error}.") from None
+        async with http:
+            yield Service(http)
+        return
+
+    from app.logs import configure_logging
+    from app.main import create_app
+    from app.settings import load_settings
+
+    configure_logging("WARNING")
+    app = create_app(load_settings())
+    # An unexpected error is answered 500 here as well, not raised through the transport.
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://local", params=params) as http,
+    ):
+        yield Service(http)
