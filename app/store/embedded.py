@@ -19,6 +19,7 @@ How it is laid out, and what was measured to decide it (2 cores, qdrant-edge-py 
 - The 4-bit codes of a segment that was never optimised are as fast as those of an optimised one
   and rescored exactly. `optimize()` is only used to drop deleted faces (12 s for a million), so
   it runs in `open()`, before serving.
+- Probes searched together share the scan: 4.5 ms each instead of 8 ms at a million faces.
 """
 
 import asyncio
@@ -72,6 +73,8 @@ T = TypeVar("T")
 _MAX_OPEN = 16
 # Person records per block: runs of this length are scanned at full speed.
 _BLOCK = 256
+# Probes of one scan, which is up to twice as fast as one scan each; the GIL is held for all of it.
+_BATCH = 16
 # Points written between two checkpoints: what has to be replayed after a crash, 0.2 s.
 _CHECKPOINT = 10_000
 # The engine maps files of 32 MiB and dies of SIGBUS where the disk has no room behind them.
@@ -134,6 +137,15 @@ class _Gallery:
         if files != self.synced:
             _sync(self.log)
             self.synced = files
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Searches of one gallery that wait for the same scan."""
+
+    probes: list[FloatArray] = field(default_factory=list)
+    limit: int = 0
+    task: asyncio.Task[list[list[Neighbour]]] = field(init=False)
 
 
 class _Job(NamedTuple):
@@ -219,7 +231,11 @@ def _is_person(person_id: str) -> edge.FieldCondition:
 
 
 def _scroll(
-    shard: edge.EdgeShard, condition: edge.Filter, *, payload: bool = True, vectors: bool = False
+    shard: edge.EdgeShard,
+    condition: edge.Filter,
+    *,
+    payload: bool | list[str] = True,
+    vectors: bool = False,
 ) -> list[edge.Record]:
     """All points that match."""
     request = edge.ScrollRequest(
@@ -249,6 +265,7 @@ class EmbeddedStore:
         self._sizes: dict[str, GallerySize] = {}
         self._open: OrderedDict[str, _Gallery] = OrderedDict()
         self._broken: set[str] = set()
+        self._batches: dict[str, _Batch] = {}
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         # Held by whoever is in the engine: the worker, or the event loop for a short read.
         self._engine = threading.Lock()
@@ -284,10 +301,16 @@ class EmbeddedStore:
 
     async def search(self, gallery: str, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
         records.check_embeddings(probes, None, self._embedder.dimension)
-        # Several probes would hold up the event loop for the sum of their searches.
-        return await self._read(
-            gallery, lambda: self._search(gallery, probes, limit), short=len(probes) == 1
-        )
+        batch = self._batches.get(gallery)
+        if batch is None:
+            batch = self._batches[gallery] = _Batch()
+            batch.task = asyncio.create_task(self._search_together(gallery, batch))
+        start = sum(map(len, batch.probes))
+        batch.probes.append(probes)
+        batch.limit = max(batch.limit, limit)
+        # Shielded: one caller who goes away must not take the others' answer along.
+        found = await asyncio.shield(batch.task)
+        return [neighbours[:limit] for neighbours in found[start : start + len(probes)]]
 
     async def embeddings(self, gallery: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
         return await self._read(gallery, lambda: self._embeddings(gallery, person_ids))
@@ -327,6 +350,15 @@ class EmbeddedStore:
         await self._submit(gallery, lambda: self._delete_face(gallery, person_id, face_id))
 
     # The way to the engine.
+
+    async def _search_together(self, gallery: str, batch: _Batch) -> list[list[Neighbour]]:
+        # By now everybody who was ready to search in this turn of the event loop has joined.
+        del self._batches[gallery]
+        probes = np.concatenate(batch.probes)
+        # Several probes would hold up the event loop for the sum of their searches.
+        return await self._read(
+            gallery, lambda: self._search(gallery, probes, batch.limit), short=len(probes) == 1
+        )
 
     async def _read(self, gallery: str, call: Callable[[], T], *, short: bool = True) -> T:
         if short and gallery in self._open and self._engine.acquire(blocking=False):
@@ -547,10 +579,12 @@ class EmbeddedStore:
             )
             for probe in probes.tolist()
         ]
-        found = gallery.shard.query_batch(edge.QueryBatchRequest(requests))
         return [
             [records.to_neighbour(point.payload or {}, point.score) for point in points[:limit]]
-            for points in found
+            for start in range(0, len(requests), _BATCH)
+            for points in gallery.shard.query_batch(
+                edge.QueryBatchRequest(requests[start : start + _BATCH])
+            )
         ]
 
     def _embeddings(self, name: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
@@ -561,7 +595,10 @@ class EmbeddedStore:
         # struct is twice as fast as numpy at turning the engine's lists into float32.
         pack = struct.Struct(f"{self._embedder.dimension}f").pack
         rows: dict[str, list[bytes]] = {}
-        for point in _scroll(gallery.shard, edge.Filter(must=[condition]), vectors=True):
+        points = _scroll(
+            gallery.shard, edge.Filter(must=[condition]), payload=["person_id"], vectors=True
+        )
+        for point in points:
             vector = point.vector.get(records.VECTOR) if isinstance(point.vector, dict) else None
             if isinstance(vector, list):  # a person's record has none
                 person_id = (point.payload or {})["person_id"]

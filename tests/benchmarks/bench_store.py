@@ -112,8 +112,8 @@ async def measure(path: Path, count: int, dimension: int, rounds: int, console: 
     samples: dict[tuple[str, int], list[float]] = {
         (name, limit): [] for name in names for limit in (10, 50)
     }
-    # Blocks of one way after the other: the threads of numpy's BLAS go on spinning for a while,
-    # which would be charged to whoever comes next.
+    # Blocks of one way after the other, and a pause: the threads of numpy's BLAS go on spinning
+    # for a while, which would be charged to whoever comes next.
     blocks = [probes[at : at + BLOCK] for at in range(0, rounds, BLOCK)]
     for block in blocks:
         for limit in (10, 50):
@@ -129,6 +129,7 @@ async def measure(path: Path, count: int, dimension: int, rounds: int, console: 
             for name in names:
                 for probe in block:
                     await timed(samples[name, limit], lambda w=ways[name], p=probe: w(p))
+                time.sleep(0.3 if name == "numpy" else 0)
 
     sixteen: dict[str, list[float]] = {"batch": [], "gather": [], "queued": [], "loop": []}
     for at in range(0, min(len(probes) - 16, 16 * 10), 16):
