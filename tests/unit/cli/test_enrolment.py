@@ -1,10 +1,14 @@
-"""What a folder is taken for, and what is reported of it."""
+"""What a folder is taken for, and what is known when the service is lost half way."""
 
+import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
 
-from app.cli.enrolment import Photo, scan
+from app.cli import client
+from app.cli.client import Service, Unreachable
+from app.cli.enrolment import Photo, Report, enrol, scan
 
 
 def make(folder: Path, *names: str) -> None:
@@ -54,3 +58,62 @@ def test_other_files_are_named_and_hidden_ones_passed_over(tmp_path: Path) -> No
     assert found.photos == []
     assert found.rejected == []
     assert found.ignored == [tmp_path / "README.txt", tmp_path / "grace/Thumbs.db"]
+
+
+def test_what_was_done_is_known_when_the_service_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "pause", lambda *_: 0)
+    make(tmp_path, *(f"grace/{number}.jpg" for number in range(20)))
+    photos = scan(tmp_path).photos
+    for number, photo in enumerate(photos):
+        photo.path.write_bytes(bytes([number]))
+    enrolled = 0
+
+    def network(request: httpx.Request) -> httpx.Response:
+        nonlocal enrolled
+        if enrolled == 5:
+            raise httpx.ReadError("")
+        if request.method == "GET":
+            return httpx.Response(200, json={"faces": []})
+        enrolled += 1
+        return httpx.Response(201, json={})
+
+    report = Report()
+    advanced = []
+
+    async def main() -> None:
+        transport = httpx.MockTransport(network)
+        async with httpx.AsyncClient(transport=transport, base_url="http://f") as http:
+            await enrol(Service(http), photos, "only", 3, report, lambda: advanced.append(1))
+
+    with pytest.raises(Unreachable):
+        asyncio.run(main())
+    assert report.enrolled == len(advanced) == 5
+    assert report.rejected == []
+
+
+def test_a_photo_that_breaks_the_connection_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "pause", lambda *_: 0)
+    make(tmp_path, "grace/a.jpg", "grace/huge.jpg", "grace/z.jpg")
+    photos = scan(tmp_path).photos
+    for photo in photos:
+        photo.path.write_text(photo.path.name)
+
+    def network(request: httpx.Request) -> httpx.Response:
+        if b"huge.jpg" in request.content:
+            raise httpx.ReadError("")
+        return httpx.Response(200, json={"faces": []})
+
+    report = Report()
+
+    async def main() -> None:
+        transport = httpx.MockTransport(network)
+        async with httpx.AsyncClient(transport=transport, base_url="http://f") as http:
+            await enrol(Service(http), photos, "only", 1, report, lambda: None)
+
+    asyncio.run(main())
+    assert report.enrolled == 2
+    assert [(r.path.name, r.code) for r in report.rejected] == [("huge.jpg", "no_answer")]

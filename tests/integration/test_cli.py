@@ -1,0 +1,206 @@
+"""The command line from end to end: the real application, models and store."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.inference.device import cuda_problem
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = ROOT / "tests" / "photos"
+HOPPER, COLLINS, GROUP = (
+    str(PHOTOS / name) for name in ("grace_hopper.jpg", "astronaut.png", "group.jpg")
+)
+FACEID = [sys.executable, "-W", "error", "-c", "from app.cli import main; main()"]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FACEID_")}
+    return inherited | {"FACEID_STORE__PATH": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def faceid(environment: dict[str, str]) -> Run:
+    def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*FACEID, *map(str, arguments)],
+            env=environment | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """Two persons, a broken file, a photo of two faces and a file that is no photo."""
+    folder = tmp_path / "people"
+    for name, source in {
+        "grace/portrait.jpg": HOPPER,
+        "grace/both.jpg": GROUP,
+        "eileen@nasa.gov/portrait.png": COLLINS,
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(Path(source).read_bytes())
+    (folder / "grace" / "broken.jpg").write_bytes(Path(HOPPER).read_bytes()[:2000])
+    (folder / "list.txt").write_text("grace, eileen")
+    return folder
+
+
+def test_without_a_service(faceid: Run, people: Path) -> None:
+    enrolled = faceid("enrol", people, "--local")
+    assert enrolled.returncode == 1
+    assert enrolled.stderr == ""
+    lines = [line.split("\t") for line in enrolled.stdout.splitlines()]
+    assert [line[:3] for line in lines[:3]] == [
+        ["rejected", str(people / "grace/both.jpg"), "multiple_faces"],
+        ["rejected", str(people / "grace/broken.jpg"), "unreadable_image"],
+        ["ignored", str(people / "list.txt")],
+    ]
+    assert lines[3][0].startswith("2 enrolled, 0 already there, 2 rejected, 1 ignored")
+
+    again = faceid("enrol", people, "--local", "--face", "largest")
+    assert again.returncode == 1
+    assert "1 enrolled, 2 already there, 1 rejected" in again.stdout
+
+    listed = faceid("persons", "--local")
+    assert sorted(listed.stdout.splitlines()) == ["eileen@nasa.gov\t1\t{}", "grace\t2\t{}"]
+
+    found = faceid("identify", GROUP, "missing.jpg", "--local")
+    assert found.returncode == 1
+    assert "missing.jpg: No such file or directory" in found.stderr
+    rows = [line.split("\t") for line in found.stdout.splitlines()]
+    assert [row[:4] for row in rows] == [
+        [GROUP, "1", "match", "grace"],
+        [GROUP, "2", "match", "eileen@nasa.gov"],
+    ]
+
+    assert faceid("verify", HOPPER, "--person", "grace", "--local").returncode == 0
+    assert faceid("persons", "delete", "grace", "--local", "--yes").returncode == 0
+    assert faceid("persons", "--local").stdout.splitlines() == ["eileen@nasa.gov\t1\t{}"]
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    return number
+
+
+@pytest.fixture
+def service(
+    environment: dict[str, str], port: int, tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    log = tmp_path / "service.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*FACEID, "serve", "--port", str(port)], env=environment, stderr=stderr
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not is_ready(port):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_with_a_service(
+    faceid: Run, people: Path, service: subprocess.Popen[bytes], port: int, tmp_path: Path
+) -> None:
+    def ask(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return faceid(*arguments, FACEID_URL=f"http://127.0.0.1:{port}")
+
+    assert "2 enrolled, 0 already there, 2 rejected" in ask("enrol", people).stdout
+    (people / "grace/broken.jpg").unlink()
+    (people / "grace/both.jpg").unlink()
+    again = ask("enrol", people)
+    assert again.returncode == 0
+    assert "0 enrolled, 2 already there, 0 rejected" in again.stdout
+    assert len(ask("persons", "show", "grace").stdout.splitlines()) == 1
+
+    raw = ask("identify", GROUP, "--json", "--limit", "2", "--threshold", "0.99")
+    assert raw.returncode == 0
+    answer = json.loads(raw.stdout)
+    assert answer["file"] == GROUP
+    assert [len(face["candidates"]) for face in answer["faces"]] == [2, 2]
+    assert "embedding" not in raw.stdout
+
+    assert "\tunknown\t" in ask("identify", HOPPER, "--gallery", "other").stdout
+    assert "invalid_request" in ask("persons", "--gallery", "Not A Gallery").stderr
+
+    assert ask("verify", HOPPER, GROUP, "--face", "largest").returncode == 0
+    assert ask("verify", HOPPER, COLLINS).returncode == 1
+    assert ask("verify", HOPPER, GROUP).returncode == 2
+    person = ask("verify", HOPPER, "--person", "grace", "--metric", "euclidean")
+    assert person.returncode == 0
+    assert "verified\tyes\n" in person.stdout
+    assert "metric\teuclidean\n" in person.stdout
+    nobody = ask("verify", HOPPER, "--person", "nobody")
+    assert (nobody.returncode, nobody.stdout) == (2, "")
+    assert "person_not_found" in nobody.stderr
+
+    # The service keeps its port and its store to itself, and says so in one line.
+    for arguments, code, reason in [
+        (("serve", "--port", port), 1, f"port {port}: Address already in use"),
+        (("serve", "--port", 0), 1, "Another process uses the store"),
+        (("persons", "--local"), 2, "Another process uses the store"),
+    ]:
+        refused = faceid(*arguments)
+        assert (refused.returncode, refused.stderr.count("\n")) == (code, 1)
+        assert reason in refused.stderr
+
+    service.send_signal(signal.SIGTERM)
+    assert service.wait(30) == 0
+    log = [json.loads(line) for line in (tmp_path / "service.log").read_text().splitlines()]
+    assert {line["level"] for line in log} == {"info"}
+    assert log[-1]["message"].startswith("Finished server process")
+    # What it has stored is there for the next one.
+    assert "grace\t1\t" in faceid("persons", "--local").stdout
+
+
+def test_an_interrupt_ends_it_cleanly(service: subprocess.Popen[bytes]) -> None:
+    service.send_signal(signal.SIGINT)
+    assert service.wait(30) == 0
+
+
+@pytest.mark.skipif(cuda_problem() is None, reason="there is a GPU")
+def test_a_device_that_is_not_there_is_one_message(faceid: Run) -> None:
+    for arguments, code in [(("serve", "--port", 0), 1), (("persons", "--local"), 2)]:
+        refused = faceid(*arguments, FACEID_MODEL__DEVICE="cuda")
+        assert (refused.returncode, refused.stderr.count("\n")) == (code, 1)
+        assert refused.stderr.startswith("faceid: FACEID_MODEL__DEVICE=cuda, but ")
+
+
+def test_an_invalid_setting_is_named(faceid: Run) -> None:
+    refused = faceid("serve", FACEID_LIMITS__MAX_IMAGES="0")
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "faceid: FACEID_LIMITS__MAX_IMAGES: Input should be greater than or equal to 1\n"
+    )
