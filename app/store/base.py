@@ -44,7 +44,11 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person of a gallery; `metadata` is the caller's own JSON object."""
+    """One person of a gallery; `metadata` is the caller's own JSON object.
+
+    Attributes:
+        updated_at: when the metadata last changed; enrolling faces leaves it alone.
+    """
 
     person_id: str
     metadata: Mapping[str, Any]
