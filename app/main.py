@@ -11,6 +11,8 @@ from fastapi import FastAPI
 from app.api import faces, health, identify, persons, problems, verify
 from app.api.deps import Services
 from app.api.middleware import CancelAbandoned, RequestContext
+from app.decision.thresholds import Thresholds
+from app.errors import StoreUnavailable
 from app.inference.detector import Detector
 from app.inference.device import choose_device
 from app.inference.embedder import CpuEmbedder, CudaEmbedder
@@ -22,8 +24,8 @@ from app.services.enrol import Enroller
 from app.services.faces import FaceFinder
 from app.services.identify import Identifier
 from app.services.verify import Verifier
-from app.settings import Settings
-from app.store import EmbeddedStore, Embedder, ServerStore, Store, connect
+from app.settings import Settings, StoreSettings
+from app.store import EmbeddedStore, Embedder, Store
 
 _log = logging.getLogger(__name__)
 
@@ -81,21 +83,18 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     await embedder.embed([np.zeros((112, 112, 3), np.uint8)])
     metrics.model_info.labels(model.name, device).set(1)
 
-    identity = Embedder(model.name, model.dimension, model.weights_sha256)
-    store: Store = (
-        ServerStore(
-            connect(
-                settings.store.url,
-                api_key=settings.store.api_key and settings.store.api_key.get_secret_value(),
-                timeout_s=settings.store.timeout_s,
-            ),
-            identity,
-        )
-        if settings.store.url
-        else EmbeddedStore(settings.store.path, identity, durable=settings.store.durable)
-    )
-    await store.open()
+    store = _store(settings.store, Embedder(model.name, model.dimension, model.weights_sha256))
     stack.push_async_callback(store.close)
+    try:
+        await store.open()
+    except StoreUnavailable as error:
+        # A server may come later; until then every call that needs it is answered 503.
+        _log.warning("%s", error.detail)
+    thresholds = None
+    if calibration := model.calibration:
+        thresholds = Thresholds(calibration.fmr, calibration.cosine, calibration.manhattan)
+    else:
+        _log.warning("%s carries no calibration: every request needs a threshold", model.name)
     finder = FaceFinder(detector, embedder, pool, settings.limits, metrics)
     _log.info("ready: %s on %s with %d cores", model.name, device, cores)
     return Services(
@@ -108,6 +107,17 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         store_kind="server" if settings.store.url else "embedded",
         finder=finder,
         enroller=Enroller(finder, store, settings.limits),
-        identifier=Identifier(finder, store, settings.decision, metrics),
-        verifier=Verifier(finder, store, settings.decision, metrics),
+        identifier=Identifier(finder, store, thresholds, settings.decision.target_fpir, metrics),
+        verifier=Verifier(finder, store, thresholds, settings.decision.target_fmr, metrics),
     )
+
+
+def _store(settings: StoreSettings, embedder: Embedder) -> Store:
+    if settings.url is None:
+        return EmbeddedStore(settings.path, embedder, durable=settings.durable)
+    # Imported here: the client takes half a second to load, and most do without it.
+    from app.store.server import ServerStore, connect
+
+    api_key = settings.api_key.get_secret_value() if settings.api_key else None
+    client = connect(settings.url, api_key=api_key, timeout_s=settings.timeout_s)
+    return ServerStore(client, embedder)

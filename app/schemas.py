@@ -25,10 +25,6 @@ Gallery = Annotated[
         examples=["default"],
     ),
 ]
-Threshold = Annotated[
-    float | None,
-    Query(ge=-1, le=1, description="Least cosine similarity; unset: the configured one."),
-]
 
 
 class _Model(BaseModel):
@@ -151,6 +147,9 @@ class IdentifiedFace(DetectedFace):
 class IdentifyAnswer(_Model):
     faces: list[IdentifiedFace] = Field(description="Largest first; empty: no face in the photo.")
     gallery_size: int = Field(description="Persons enrolled in the gallery.")
+    target_fpir: float | None = Field(
+        description="What the threshold was chosen for; null where the request gave a threshold."
+    )
     model: str
     timings_ms: dict[str, float]
 
@@ -161,6 +160,9 @@ class VerifyAnswer(_Model):
     distance: float = Field(description="In the chosen metric.")
     metric: Metric
     threshold: float = Field(description="Largest distance that is verified, in that metric.")
+    fmr: float | None = Field(
+        description="What the threshold was chosen for; null where the request gave a threshold."
+    )
     boxes: list[Box] = Field(description="The face taken from each image.")
     model: str
 

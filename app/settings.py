@@ -45,11 +45,11 @@ class StoreSettings(_Section):
 
 
 class DecisionSettings(_Section):
-    identify_threshold: float = Field(
-        0.45, ge=-1, le=1, description="Least cosine similarity to be called somebody."
+    target_fpir: float = Field(
+        0.01, gt=0, lt=1, description="Share of strangers that may be called somebody."
     )
-    verify_threshold: float = Field(
-        0.36, ge=-1, le=1, description="Least cosine similarity to be called the same person."
+    target_fmr: float = Field(
+        1e-4, gt=0, lt=1, description="Share of pairs of strangers that may be verified."
     )
 
 

@@ -18,6 +18,10 @@ from app.settings import LimitSettings
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# Who is cut off while sending may never read the answer, so up to twice the limit is read, and
+# dropped on the way; what goes on after that is cut off.
+_DISCARDED = 2
+
 _IMAGE_FIELDS = ("image", "image_a", "image_b")
 
 
@@ -48,7 +52,7 @@ class Body:
 async def read_body(request: Request, limits: LimitSettings) -> Body:
     """
     Raises:
-        BodyTooLarge: as soon as the limit is passed, before the rest is read.
+        BodyTooLarge: nothing beyond the limit was kept.
         UnsupportedMediaType: neither multipart, nor an image, nor JSON.
         InvalidRequest: malformed, or an unknown field.
         ClientDisconnected: the client hung up while sending.
@@ -77,22 +81,21 @@ async def read_body(request: Request, limits: LimitSettings) -> Body:
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    too_large = BodyTooLarge(
-        f"The body is larger than {limit:,} bytes; send fewer or smaller images."
-    )
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
     chunks = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            if size > limit:
-                raise too_large
-            chunks.append(chunk)
+            if size <= limit:
+                chunks.append(chunk)
+            elif size > _DISCARDED * limit:
+                break
     except ClientDisconnect:
         raise ClientDisconnected("The client hung up before the body was complete.") from None
+    if size > limit:
+        raise BodyTooLarge(
+            f"The body is larger than {limit:,} bytes; send fewer or smaller images."
+        )
     return b"".join(chunks)
 
 

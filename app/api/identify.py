@@ -8,7 +8,7 @@ from app import schemas
 from app.api.bodies import one_image
 from app.api.deps import Images, Injected, detected
 from app.api.problems import responses
-from app.schemas import Gallery, Threshold
+from app.schemas import Gallery
 from app.services.timing import Timings
 
 router = APIRouter(tags=["recognition"])
@@ -28,7 +28,14 @@ async def identify(
         Literal["open", "closed"],
         Query(description="`closed`: everybody is known to be enrolled, always name the nearest."),
     ] = "open",
-    threshold: Threshold = None,
+    target_fpir: Annotated[
+        float | None,
+        Query(gt=0, lt=1, description="Share of strangers that may be called somebody."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        Query(ge=-1, le=1, description="Least cosine similarity of a match, instead."),
+    ] = None,
     gallery: Gallery = "default",
 ) -> schemas.IdentifyAnswer:
     timings = Timings()
@@ -38,6 +45,7 @@ async def identify(
             body.only_image(),
             mode=mode,
             limit=limit,
+            target_fpir=target_fpir,
             threshold=threshold,
             timings=timings,
         )
@@ -59,6 +67,7 @@ async def identify(
             for answer in found.faces
         ],
         gallery_size=found.gallery_size,
+        target_fpir=found.target_fpir,
         model=services.model.name,
         timings_ms=timings.milliseconds(),
     )

@@ -8,10 +8,13 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.problems import problem
+from app.errors import ClientDisconnected, FaceIdError
 from app.logs import request_id
 from app.metrics import Metrics
 
 _log = logging.getLogger("faceid.access")
+UNANSWERED = ClientDisconnected.status
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -30,7 +33,7 @@ class RequestContext:
         identifier = sent.decode() if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
         token = request_id.set(identifier)
         started = time.perf_counter()
-        status = 499
+        status = UNANSWERED
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -44,6 +47,14 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            # Nothing further out knows the request's id.
+            _log.error("unexpected error", exc_info=error)
+            if status == UNANSWERED:
+                answer = problem(
+                    FaceIdError("Something unexpected went wrong; the log has the details.")
+                )
+                await answer(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unknown")

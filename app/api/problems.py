@@ -15,6 +15,8 @@ from app.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    QueueFull,
+    RequestError,
     Unavailable,
 )
 from app.logs import request_id
@@ -56,7 +58,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install(app: FastAPI) -> None:
     @app.exception_handler(FaceIdError)
     async def ours(_: Request, error: FaceIdError) -> JSONResponse:
-        if error.status >= 500:
+        if not isinstance(error, RequestError | QueueFull):
             _log.error("%s: %s", error.code, error.detail)
         return problem(error)
 
@@ -79,8 +81,3 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             return problem(NotFound("There is nothing at this address; see /docs."))
         return problem(InvalidRequest(str(error.detail)), error.headers)
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        _log.error("unexpected error", exc_info=error)
-        return problem(FaceIdError("Something unexpected went wrong; the log has the details."))

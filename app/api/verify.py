@@ -10,7 +10,8 @@ from app.api.deps import Images, Injected, Which, box_of
 from app.api.problems import responses
 from app.decision.distance import Metric
 from app.errors import InvalidRequest
-from app.schemas import PERSON_ID, Gallery, Threshold
+from app.schemas import PERSON_ID, Gallery
+from app.services.verify import Criterion
 
 router = APIRouter(tags=["recognition"])
 
@@ -29,11 +30,19 @@ async def verify(
         Query(pattern=PERSON_ID, description="Instead of the field of the same name."),
     ] = None,
     metric: Metric = "cosine",
-    threshold: Threshold = None,
+    target_fmr: Annotated[
+        float | None,
+        Query(gt=0, lt=1, description="Share of pairs of strangers that may be verified."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        Query(ge=0, le=1000, description="Largest distance, in the metric, instead."),
+    ] = None,
     face: Which = "only",
     gallery: Gallery = "default",
 ) -> schemas.VerifyAnswer:
     """Compares `image_a` with `image_b`, or `image` with the enrolled faces of `person_id`."""
+    criterion = Criterion(metric, target_fmr, threshold)
     person_id = person_id or body.fields.get("person_id")
     if person_id is not None:
         if not schemas.is_person_id(person_id):
@@ -43,8 +52,7 @@ async def verify(
             person_id,
             body.only_image(),
             choice=face,
-            metric=metric,
-            threshold=threshold,
+            criterion=criterion,
         )
     else:
         a, b = body.images.get("image_a", []), body.images.get("image_b", [])
@@ -53,7 +61,7 @@ async def verify(
                 "Send image_a and image_b, one image each, or one image and a person_id."
             )
         verification = await services.verifier.verify_images(
-            a[0], b[0], choice=face, metric=metric, threshold=threshold
+            a[0], b[0], choice=face, criterion=criterion
         )
     return schemas.VerifyAnswer(
         verified=verification.verified,
@@ -61,6 +69,7 @@ async def verify(
         distance=verification.distance,
         metric=metric,
         threshold=verification.threshold,
+        fmr=verification.fmr,
         boxes=[box_of(tuple(f.detection.box)) for f in verification.faces],
         model=services.model.name,
     )

@@ -1,6 +1,5 @@
-"""Three ways to say how far apart two embeddings are, and one threshold for all of them."""
+"""Three ways to say how far apart two embeddings are."""
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -22,19 +21,3 @@ def distance(a: FloatArray, b: FloatArray, metric: Metric) -> float:
     if metric == "euclidean":
         return float(np.linalg.norm(difference))
     return float(np.abs(difference).sum())
-
-
-def distance_at(similarity: float, dimension: int, metric: Metric) -> float:
-    """The distance that corresponds to a cosine similarity.
-
-    Exact for cosine and euclidean. For manhattan it is the expected length: a difference of
-    euclidean length e that points nowhere in particular has a manhattan length of
-    e sqrt(2 d / pi), the mean absolute value of a Gaussian being sqrt(2 / pi) of its
-    standard deviation.
-    """
-    if metric == "cosine":
-        return 1.0 - similarity
-    euclidean = math.sqrt(max(0.0, 2.0 - 2.0 * similarity))
-    if metric == "euclidean":
-        return euclidean
-    return euclidean * math.sqrt(2.0 * dimension / math.pi)

@@ -1,9 +1,10 @@
 """What a model file says about itself, and the two files shipped beside this one."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 METADATA_KEY = "faceid"
 """Entry of the ONNX `metadata_props` that holds the specification as JSON."""
@@ -37,6 +38,40 @@ class DetectorSpec(_Spec):
     stride: int = Field(gt=0)
 
 
+class Calibration(BaseModel):
+    """How often two strangers are taken for one person, by threshold.
+
+    Attributes:
+        dataset: labelled faces it was measured on, none of them used for training.
+        impostor_pairs: pairs of different people behind the figures.
+        fmr: false match rates, from high to low.
+        cosine: least similarity accepted at each of them, rising.
+        manhattan: largest distance accepted at each of them, falling. (Euclidean needs no
+            row: between unit vectors it follows from the cosine.)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    impostor_pairs: int = Field(gt=0)
+    fmr: tuple[float, ...] = Field(min_length=2)
+    cosine: tuple[float, ...]
+    manhattan: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Calibration":
+        if not len(self.fmr) == len(self.cosine) == len(self.manhattan):
+            raise ValueError("fmr, cosine and manhattan must be of one length")
+        if not (
+            all(0 < rate <= 1 for rate in self.fmr)
+            and all(a > b for a, b in pairwise(self.fmr))
+            and all(a < b for a, b in pairwise(self.cosine))
+            and all(a > b for a, b in pairwise(self.manhattan))
+        ):
+            raise ValueError("fmr and manhattan must fall and cosine must rise")
+        return self
+
+
 class EmbedderSpec(_Spec):
     """A face embedder.
 
@@ -48,3 +83,4 @@ class EmbedderSpec(_Spec):
     kind: Literal["embedder"] = "embedder"
     dimension: int = Field(gt=0, le=4096)
     alignment: Literal["arcface-112"] = "arcface-112"
+    calibration: Calibration | None = None

@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from app.decision.fusion import mean_templates
+from app.decision.thresholds import Thresholds
+from app.errors import UnsupportedTarget
 from app.metrics import Metrics
 from app.services.faces import Face, FaceFinder
 from app.services.timing import Timings
-from app.settings import DecisionSettings
 from app.store import Store
 
 FloatArray = npt.NDArray[np.float32]
@@ -40,18 +41,37 @@ class Identification:
 
 @dataclass(frozen=True, slots=True)
 class Identified:
+    """
+    Attributes:
+        threshold: least cosine similarity of a match.
+        target_fpir: the rate it was chosen for; None where the caller gave the threshold.
+        gallery_size: persons.
+    """
+
     faces: list[Identification]
     threshold: float
+    target_fpir: float | None
     gallery_size: int
 
 
 class Identifier:
     def __init__(
-        self, finder: FaceFinder, store: Store, decision: DecisionSettings, metrics: Metrics
+        self,
+        finder: FaceFinder,
+        store: Store,
+        thresholds: Thresholds | None,
+        target_fpir: float,
+        metrics: Metrics,
     ) -> None:
+        """
+        Args:
+            thresholds: None for an embedder without calibration.
+            target_fpir: for requests that do not name their own.
+        """
         self._finder = finder
         self._store = store
-        self._decision = decision
+        self._thresholds = thresholds
+        self._target_fpir = target_fpir
         self._metrics = metrics
 
     async def identify(
@@ -61,6 +81,7 @@ class Identifier:
         *,
         mode: Mode,
         limit: int,
+        target_fpir: float | None,
         threshold: float | None,
         timings: Timings,
     ) -> Identified:
@@ -70,19 +91,22 @@ class Identifier:
             mode: `open` answers `unknown` below the threshold; `closed` takes it as given
                 that everybody is enrolled and answers with the best candidate.
             limit: most candidates for each face.
-            threshold: least cosine similarity of a match; None: the configured one.
+            target_fpir: share of strangers that may be called somebody; None: the default.
+            threshold: least cosine similarity of a match, instead of a target.
 
         Raises:
             ImageError, QueueFull, StoreUnavailable.
+            UnsupportedTarget: the calibration says nothing about it.
         """
+        persons = (await self._store.size(gallery)).persons
         if threshold is None:
-            threshold = self._decision.identify_threshold
+            target_fpir = target_fpir or self._target_fpir
+            threshold = self._threshold(target_fpir, persons)
         faces = await self._finder.find(image, timings)
         usable = [face for face in faces if face.large_enough]
         embeddings = await self._finder.embed(usable, timings)
         with timings.stage("search"):
             ranked = await self._rank(gallery, np.array([e.vector for e in embeddings]))
-            size = await self._store.size(gallery)
         ranking = dict(zip(map(id, usable), ranked, strict=True))
 
         answers = []
@@ -94,7 +118,14 @@ class Identifier:
             if candidates:
                 self._metrics.similarity.labels("identify").observe(candidates[0].similarity)
             answers.append(Identification(face, decision, candidates))
-        return Identified(answers, threshold, size.persons)
+        return Identified(answers, threshold, target_fpir, persons)
+
+    def _threshold(self, target_fpir: float, persons: int) -> float:
+        if self._thresholds is None:
+            raise UnsupportedTarget(
+                "This embedder carries no calibration; give a threshold (cosine similarity)."
+            )
+        return self._thresholds.identification(target_fpir, persons)
 
     async def _rank(self, gallery: str, probes: FloatArray) -> list[list[Candidate]]:
         """Persons near each probe (n, d), best first, each scored on all of their faces."""

@@ -6,15 +6,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.decision.distance import Metric, distance, distance_at
+from app.decision.distance import Metric, distance
 from app.decision.fusion import mean_templates
-from app.errors import PersonNotFound
+from app.decision.thresholds import Thresholds
+from app.errors import PersonNotFound, UnsupportedTarget
 from app.metrics import Metrics
 from app.services.faces import Choice, Face, FaceFinder
-from app.settings import DecisionSettings
 from app.store import Store
 
 FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """How the caller wants two faces to be compared.
+
+    Attributes:
+        target_fmr: share of pairs of strangers that may be verified; None: the default.
+        threshold: largest distance in the metric, instead of a target.
+    """
+
+    metric: Metric
+    target_fmr: float | None
+    threshold: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +37,7 @@ class Verification:
     Attributes:
         similarity: cosine, -1 to 1.
         distance, threshold: in the chosen metric; verified when distance <= threshold.
+        fmr: the rate the threshold was chosen for; None where the caller gave the threshold.
         faces: the face taken from each image.
     """
 
@@ -30,16 +45,28 @@ class Verification:
     similarity: float
     distance: float
     threshold: float
+    fmr: float | None
     faces: list[Face]
 
 
 class Verifier:
     def __init__(
-        self, finder: FaceFinder, store: Store, decision: DecisionSettings, metrics: Metrics
+        self,
+        finder: FaceFinder,
+        store: Store,
+        thresholds: Thresholds | None,
+        target_fmr: float,
+        metrics: Metrics,
     ) -> None:
+        """
+        Args:
+            thresholds: None for an embedder without calibration.
+            target_fmr: for requests that do not name their own.
+        """
         self._finder = finder
         self._store = store
-        self._decision = decision
+        self._thresholds = thresholds
+        self._target_fmr = target_fmr
         self._metrics = metrics
 
     async def verify_images(
@@ -48,21 +75,18 @@ class Verifier:
         image_b: bytes,
         *,
         choice: Choice,
-        metric: Metric,
-        threshold: float | None,
+        criterion: Criterion,
     ) -> Verification:
         """Compare the faces of two images.
 
-        Args:
-            threshold: least cosine similarity, whatever the metric; None: the configured one.
-
         Raises:
-            ImageError, FaceError, QueueFull.
+            ImageError, FaceError, QueueFull, UnsupportedTarget.
         """
+        threshold, fmr = self._threshold(criterion)
         (face_a, a), (face_b, b) = await asyncio.gather(
             self._finder.embed_chosen(image_a, choice), self._finder.embed_chosen(image_b, choice)
         )
-        return self._decide(a.vector, b.vector, [face_a, face_b], metric, threshold)
+        return self._decide(a.vector, b.vector, [face_a, face_b], criterion.metric, threshold, fmr)
 
     async def verify_person(
         self,
@@ -71,21 +95,34 @@ class Verifier:
         image: bytes,
         *,
         choice: Choice,
-        metric: Metric,
-        threshold: float | None,
+        criterion: Criterion,
     ) -> Verification:
         """Compare an image with the mean of a person's enrolled faces.
 
         Raises:
             PersonNotFound: nobody of that name, or without any face.
-            ImageError, FaceError, QueueFull, StoreUnavailable.
+            ImageError, FaceError, QueueFull, StoreUnavailable, UnsupportedTarget.
         """
+        threshold, fmr = self._threshold(criterion)
         persons = await self._store.embeddings(gallery, [person_id])
         if person_id not in persons:
             raise PersonNotFound(gallery, person_id)
         face, embedding = await self._finder.embed_chosen(image, choice)
         _, templates = mean_templates(persons)
-        return self._decide(embedding.vector, templates[0], [face], metric, threshold)
+        return self._decide(
+            embedding.vector, templates[0], [face], criterion.metric, threshold, fmr
+        )
+
+    def _threshold(self, criterion: Criterion) -> tuple[float, float | None]:
+        if criterion.threshold is not None:
+            return criterion.threshold, None
+        if self._thresholds is None:
+            raise UnsupportedTarget(
+                "This embedder carries no calibration; give a threshold "
+                f"(largest {criterion.metric} distance)."
+            )
+        fmr = criterion.target_fmr or self._target_fmr
+        return self._thresholds.verification(fmr, criterion.metric), fmr
 
     def _decide(
         self,
@@ -93,14 +130,12 @@ class Verifier:
         b: FloatArray,
         faces: list[Face],
         metric: Metric,
-        threshold: float | None,
+        threshold: float,
+        fmr: float | None,
     ) -> Verification:
-        if threshold is None:
-            threshold = self._decision.verify_threshold
         similarity = float(a @ b)
         apart = distance(a, b, metric)
-        limit = distance_at(threshold, len(a), metric)
-        verified = apart <= limit
+        verified = apart <= threshold
         self._metrics.decisions.labels("verify", "verified" if verified else "not_verified").inc()
         self._metrics.similarity.labels("verify").observe(similarity)
-        return Verification(verified, similarity, apart, limit, faces)
+        return Verification(verified, similarity, apart, threshold, fmr, faces)

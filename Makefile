@@ -1,0 +1,43 @@
+# The commands a newcomer needs; each installs what it lacks into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test check bench demo clean
+
+run: .venv/run  ## Start the service on http://127.0.0.1:8000
+	$(BIN)/faceid serve
+
+test: .venv/dev  ## Run every test
+	$(BIN)/python -m pytest
+
+check: .venv/dev  ## Formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/dev  ## Measure speed and accuracy against their limits (needs wrk; LFW if at hand)
+	$(BIN)/python -m tests.benchmarks.bench_identify
+	$(BIN)/python -m tests.benchmarks.bench_store
+	$(BIN)/python -m tests.benchmarks.bench_lfw
+
+demo: .venv/run  ## Enrol two people and recognise them in a group photo, without a server
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	mkdir -p "$$folder/people/grace-hopper" "$$folder/people/eileen-collins"; \
+	cp tests/photos/grace_hopper.jpg "$$folder/people/grace-hopper"; \
+	cp tests/photos/astronaut.png "$$folder/people/eileen-collins"; \
+	export FACEID_STORE__PATH="$$folder/store"; \
+	$(BIN)/faceid enrol --local "$$folder/people"; \
+	$(BIN)/faceid identify --local tests/photos/group.jpg
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "faceid needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev: .venv/run
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,172 @@
+"""How well the service recognises Labeled Faces in the Wild.
+
+    python -m tests.benchmarks.bench_lfw            # pairs, 1:N and open set, over HTTP
+
+Every photo goes through `POST /embed` of a running service: its own decoding, detection,
+alignment and embedder. The 6,000 pairs follow LFW's protocol (10 folds, the threshold chosen
+on nine of them). Then 1,680 persons are enrolled with one photo each, and all their other
+photos and one photo of each of the 4,069 remaining people are sent to `POST /identify`.
+In a photo with several faces, the one nearest its centre is the person it is named after.
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import httpx
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from tests.conftest import SHARED
+from tests.service import running
+
+LFW = SHARED / "lfw"
+JPEG = {"Content-Type": "image/jpeg"}
+CENTRE = 125.0
+
+
+def central(faces: list[dict]) -> dict | None:
+    def distance(face: dict) -> float:
+        box = face["box"]
+        return abs(box["x"] + box["width"] / 2 - CENTRE) + abs(
+            box["y"] + box["height"] / 2 - CENTRE
+        )
+
+    return min(faces, key=distance, default=None)
+
+
+def pairs() -> list[tuple[Path, Path, bool]]:
+    def photo(person: str, number: str) -> Path:
+        return LFW / person / f"{person}_{int(number):04d}.jpg"
+
+    found = []
+    for line in (LFW / "pairs.txt").read_text().splitlines()[1:]:
+        match line.split():
+            case [person, first, second]:
+                found.append((photo(person, first), photo(person, second), True))
+            case [person, first, other, second]:
+                found.append((photo(person, first), photo(other, second), False))
+    return found
+
+
+def ten_fold_accuracy(scores: np.ndarray, same: np.ndarray) -> float:
+    """LFW's protocol: 600 pairs a fold, as the file lists them."""
+    folds = np.arange(len(scores)) // (len(scores) // 10)
+    accuracies = []
+    for fold in range(10):
+        train, test = folds != fold, folds == fold
+        order = np.argsort(-scores[train])
+        gain = np.cumsum(np.where(same[train][order], 1, -1))
+        best = int(np.argmax(gain))
+        around = scores[train][order][best : best + 2]
+        accuracies.append(((scores[test] >= around.mean()) == same[test]).mean())
+    return float(np.mean(accuracies))
+
+
+def tar_at_far(scores: np.ndarray, same: np.ndarray, far: float) -> float:
+    """Share of genuine pairs above the highest threshold that lets at most `far` through."""
+    impostors = np.sort(scores[~same])[::-1]
+    return float((scores[same] > impostors[int(far * len(impostors))]).mean())
+
+
+def send(
+    client: httpx.Client, call: Callable[[Path], dict], photos: Iterable[Path], what: str
+) -> dict[Path, dict]:
+    photos = list(photos)
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        answers = threads.map(call, photos)
+        return dict(zip(photos, track(answers, description=what, total=len(photos)), strict=True))
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    if not LFW.is_dir():
+        sys.exit(f"LFW is not at {LFW}; set FACEID_TEST_DATA.")
+    table = Table(title="LFW over HTTP")
+    for column in ("what", "measured", "must be"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    with tempfile.TemporaryDirectory() as store, running(Path(store)) as client:
+        verification(client, table)
+        identification(client, table)
+    Console().print(table)
+
+
+def verification(client: httpx.Client, table: Table) -> None:
+    def embed(photo: Path) -> dict:
+        faces = client.post("/embed", content=photo.read_bytes(), headers=JPEG).json()["faces"]
+        return central(faces) or {}
+
+    listed = pairs()
+    used = sorted({photo for a, b, _ in listed for photo in (a, b)})
+    found = send(client, embed, used, "6,000 pairs")
+    vectors = {photo: np.array(face["embedding"]) for photo, face in found.items() if face}
+    missed = len(used) - len(vectors)
+    scores = np.array([vectors[a] @ vectors[b] for a, b, _ in listed])
+    same = np.array([together for *_, together in listed])
+    table.add_row("photos without a face", f"{missed}", "")
+    table.add_row("accuracy, 10 folds", f"{ten_fold_accuracy(scores, same):.2%}", ">= 99.40%")
+    table.add_row("TAR at FAR 1e-3", f"{tar_at_far(scores, same, 1e-3):.2%}", ">= 99.00%")
+
+
+def identification(client: httpx.Client, table: Table) -> None:
+    persons = {
+        folder.name: sorted(folder.glob("*.jpg")) for folder in LFW.iterdir() if folder.is_dir()
+    }
+    known = {name: photos for name, photos in persons.items() if len(photos) > 1}
+    probes = list(itertools.chain.from_iterable(photos[1:] for photos in known.values()))
+    strangers = [photos[0] for photos in persons.values() if len(photos) == 1]
+
+    def enrol(photo: Path) -> dict:
+        return client.post(
+            f"/persons/{photo.parent.name}/faces?face=largest",
+            content=photo.read_bytes(),
+            headers=JPEG,
+        ).json()
+
+    def identify(photo: Path) -> dict:
+        answer = client.post("/identify", content=photo.read_bytes(), headers=JPEG)
+        return central(answer.raise_for_status().json()["faces"]) or {"candidates": []}
+
+    enrolled = send(client, enrol, (photos[0] for photos in known.values()), "1,680 persons")
+    failed = [photo for photo, answer in enrolled.items() if "person_id" not in answer]
+    genuine = send(client, identify, probes, "their other photos")
+    impostor = send(client, identify, strangers, "strangers")
+
+    def best(face: dict) -> tuple[str | None, float]:
+        first = next(iter(face["candidates"]), {"person_id": None, "similarity": -1.0})
+        return first["person_id"], first["similarity"]
+
+    right = np.array([best(face)[0] == photo.parent.name for photo, face in genuine.items()])
+    scores = np.array([best(face)[1] for face in genuine.values()])
+    strange = np.sort([best(face)[1] for face in impostor.values()])[::-1]
+    table.add_row("persons who could not be enrolled", f"{len(failed)}", "")
+    table.add_row(
+        f"rank-1, {len(known)} persons, {len(probes)} probes", f"{right.mean():.2%}", ">= 98.50%"
+    )
+    for fpir in (0.01, 0.05):
+        threshold = strange[int(fpir * len(strange))]
+        missed = 1 - (right & (scores > threshold)).mean()
+        table.add_row(
+            f"FNIR at FPIR {fpir:.0%}, {len(strange)} strangers (threshold {threshold:.3f})",
+            f"{missed:.2%}",
+            "",
+        )
+    decided = np.mean([face.get("decision") == "match" for face in impostor.values()])
+    named = np.mean(
+        [
+            face.get("decision") == "match" and best(face)[0] == photo.parent.name
+            for photo, face in genuine.items()
+        ]
+    )
+    table.add_row("strangers called somebody, by default", f"{decided:.2%}", "")
+    table.add_row("persons not recognised, by default", f"{1 - named:.2%}", "")
+
+
+if __name__ == "__main__":
+    main()
