@@ -38,22 +38,17 @@ async def embed(services: Injected, body: Images) -> schemas.EmbedAnswer:
     """An embedding is biometric data: a photo can be rebuilt from it. Store it accordingly."""
     timings = Timings()
     try:
-        faces = await services.finder.find(body.only_image(), timings)
-        embeddings = iter(
-            await services.finder.embed([face for face in faces if face.large_enough], timings)
-        )
+        faces = await services.finder.embed(body.only_image(), timings)
     finally:
         timings.observe(services.metrics)
-    answers = []
-    for face in faces:
-        embedding = next(embeddings) if face.large_enough else None
-        answers.append(
-            schemas.EmbeddedFace(
-                **dict(detected(face)),
-                embedding=embedding.vector.tolist() if embedding else None,
-                norm=embedding.norm if embedding else None,
-            )
+    answers = [
+        schemas.EmbeddedFace(
+            **dict(detected(face)),
+            embedding=face.embedding.vector.tolist() if face.embedding else None,
+            norm=face.embedding.norm if face.embedding else None,
         )
+        for face in faces
+    ]
     return schemas.EmbedAnswer(
         faces=answers, model=services.model.name, timings_ms=timings.milliseconds()
     )

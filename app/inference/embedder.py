@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from app.errors import InferenceFailed, NotReady
 from app.inference.batching import Batcher
-from app.inference.pool import CorePool
+from app.inference.pool import CorePool, all_cpus
 from app.inference.session import open_session
 from app.models.spec import EmbedderSpec
 from app.vision.image import Image
@@ -27,6 +27,11 @@ class Embedding(NamedTuple):
 
 
 class FaceEmbedder(Protocol):
+    @property
+    def on_this_core(self) -> Callable[[Image], Embedding] | None:
+        """Embeds a face in the thread that calls it; None where that would gain nothing."""
+        ...
+
     async def embed(self, faces: list[Image]) -> list[Embedding]:
         """
         Args:
@@ -69,11 +74,13 @@ class CpuEmbedder:
         self._pool = pool
 
     async def embed(self, faces: list[Image]) -> list[Embedding]:
-        return await asyncio.gather(*(self._pool.run(self._embed, face) for face in faces))
+        return await asyncio.gather(*(self._pool.run(self.on_this_core, face) for face in faces))
 
-    def _embed(self, face: Image) -> Embedding:
-        session = self._wide if self._pool.is_alone else self._narrow
-        return embed_batch(session, [face])[0]
+    def on_this_core(self, face: Image) -> Embedding:
+        if self._pool.is_alone:
+            with all_cpus():
+                return embed_batch(self._wide, [face])[0]
+        return embed_batch(self._narrow, [face])[0]
 
     @property
     def waiting(self) -> int:
@@ -92,6 +99,8 @@ class CudaEmbedder:
     Every new input shape makes CUDA's arena grow; with powers of two there are few, and all
     of them are made once at the start.
     """
+
+    on_this_core = None
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """From a photo to its faces, aligned and measured, ready to be embedded."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -20,19 +20,21 @@ from app.vision.quality import Quality, measure
 Choice = Literal["only", "largest"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Face:
     """A detected face.
 
     Attributes:
         crop: (112, 112, 3) uint8 RGB, aligned.
         large_enough: whether the crop holds enough of the photo's pixels to be embedded.
+        embedding: None until, and unless, it is embedded.
     """
 
     detection: Detection
     quality: Quality
     crop: Image
     large_enough: bool
+    embedding: Embedding | None = None
 
 
 class FaceFinder:
@@ -54,45 +56,92 @@ class FaceFinder:
         self._in_flight = 0
 
     async def find(self, image: bytes, timings: Timings) -> list[Face]:
-        """All faces, largest first.
+        """All faces of a photo, largest first, none of them embedded.
 
         Raises:
             ImageError: the image cannot be used.
             QueueFull: too many photos are in flight.
         """
-        with self._admitted(), self._counted():
-            return await self._pool.run(self._find, image, timings, time.perf_counter())
+        faces, _ = await self._process(image, timings, lambda _: [])
+        return faces
 
-    async def embed(self, faces: list[Face], timings: Timings) -> list[Embedding]:
-        """
-        Raises:
-            InferenceFailed, QueueFull: as in `FaceEmbedder.embed`.
-        """
-        with timings.stage("embed"):
-            return await self._embedder.embed([face.crop for face in faces])
-
-    async def embed_chosen(self, image: bytes, choice: Choice) -> tuple[Face, Embedding]:
-        """The one face of an image that is meant to show one person, embedded.
-
-        Args:
-            choice: `only` refuses an image with several faces, `largest` takes the largest.
+    async def embed(self, image: bytes, timings: Timings) -> list[Face]:
+        """All faces of a photo, largest first, those that are large enough embedded.
 
         Raises:
             ImageError, QueueFull: as in `find`.
+            InferenceFailed: as in `FaceEmbedder.embed`.
+        """
+        faces, _ = await self._process(
+            image, timings, lambda faces: [face for face in faces if face.large_enough]
+        )
+        return faces
+
+    async def embed_one(self, image: bytes, choice: Choice) -> tuple[Face, Embedding]:
+        """The one face of a photo that is meant to show one person.
+
+        Args:
+            choice: `only` refuses a photo with several faces, `largest` takes the largest.
+
+        Raises:
+            ImageError, QueueFull, InferenceFailed: as in `embed`.
             NoFace, MultipleFaces, FaceTooSmall.
-            InferenceFailed: as in `embed`.
         """
         timings = Timings()
         try:
-            faces = await self.find(image, timings)
-            with self._counted():
-                face = self._chosen(faces, choice)
-            (embedding,) = await self.embed([face], timings)
+            _, (face,) = await self._process(
+                image, timings, lambda faces: [self._choose(faces, choice)]
+            )
         finally:
             timings.observe(self._metrics)
-        return face, embedding
+        assert face.embedding is not None
+        return face, face.embedding
 
-    def _chosen(self, faces: list[Face], choice: Choice) -> Face:
+    async def _process(
+        self, image: bytes, timings: Timings, choose: Callable[[list[Face]], list[Face]]
+    ) -> tuple[list[Face], list[Face]]:
+        """All faces, and the chosen ones, which are embedded."""
+        with self._admitted(), self._counted():
+            faces, chosen = await self._pool.run(
+                self._find, image, timings, choose, time.perf_counter()
+            )
+            waiting = [face for face in chosen if face.embedding is None]
+            if waiting:
+                with timings.stage("embed"):
+                    embeddings = await self._embedder.embed([face.crop for face in waiting])
+                for face, embedding in zip(waiting, embeddings, strict=True):
+                    face.embedding = embedding
+            return faces, chosen
+
+    def _find(
+        self,
+        image: bytes,
+        timings: Timings,
+        choose: Callable[[list[Face]], list[Face]],
+        submitted: float,
+    ) -> tuple[list[Face], list[Face]]:
+        timings.add("queue", time.perf_counter() - submitted)
+        with timings.stage("decode"):
+            photo = Photo(image, self._limits.max_pixels)
+            photo.pixels(wide_scale(photo.size))
+        with timings.stage("detect"):
+            detections = self._detector.detect(photo)
+        with timings.stage("align"):
+            faces = [self._cut(photo, detection) for detection in detections]
+        chosen = choose(faces)
+        if len(chosen) == 1 and self._embedder.on_this_core is not None:
+            # One face need not travel to another core; several are shared out among them.
+            with timings.stage("embed"):
+                chosen[0].embedding = self._embedder.on_this_core(chosen[0].crop)
+        return faces, chosen
+
+    def _cut(self, photo: Photo, detection: Detection) -> Face:
+        crop = align(photo, detection.landmarks)
+        quality = measure(crop, detection.landmarks)
+        large_enough = quality.eye_distance_px >= self._limits.min_eye_distance_px
+        return Face(detection, quality, crop, large_enough)
+
+    def _choose(self, faces: list[Face], choice: Choice) -> Face:
         if not faces:
             raise NoFace("No face was found; send a photo that shows one from the front.")
         if choice == "only" and len(faces) > 1:
@@ -128,19 +177,3 @@ class FaceFinder:
         except (ImageError, FaceError) as error:
             self._metrics.rejected_images.labels(error.code).inc()
             raise
-
-    def _find(self, image: bytes, timings: Timings, submitted: float) -> list[Face]:
-        timings.add("queue", time.perf_counter() - submitted)
-        with timings.stage("decode"):
-            photo = Photo(image, self._limits.max_pixels)
-            photo.pixels(wide_scale(photo.size))
-        with timings.stage("detect"):
-            detections = self._detector.detect(photo)
-        with timings.stage("align"):
-            return [self._cut(photo, detection) for detection in detections]
-
-    def _cut(self, photo: Photo, detection: Detection) -> Face:
-        crop = align(photo, detection.landmarks)
-        quality = measure(crop, detection.landmarks)
-        large_enough = quality.eye_distance_px >= self._limits.min_eye_distance_px
-        return Face(detection, quality, crop, large_enough)

@@ -17,9 +17,11 @@ from app.store import Store
 FloatArray = npt.NDArray[np.float32]
 Mode = Literal["open", "closed"]
 
-# Nearest faces that decide who is looked at more closely. Fifty hold at least ten persons
-# of five photos each, and the right one is nearly always the first or second of them.
-NEIGHBOURS = 50
+# How many persons are looked at closely, scored on all of their faces, at the least.
+CLOSE_PERSONS = 5
+# Nearest faces asked for to find a person, and by how much more if they are too few persons.
+FACES_PER_PERSON = 4
+WIDENING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +104,15 @@ class Identifier:
         if threshold is None:
             target_fpir = target_fpir or self._target_fpir
             threshold = self._threshold(target_fpir, persons)
-        faces = await self._finder.find(image, timings)
-        usable = [face for face in faces if face.large_enough]
-        embeddings = await self._finder.embed(usable, timings)
+        faces = await self._finder.embed(image, timings)
+        probes = [face.embedding.vector for face in faces if face.embedding is not None]
         with timings.stage("search"):
-            ranked = await self._rank(gallery, np.array([e.vector for e in embeddings]))
-        ranking = dict(zip(map(id, usable), ranked, strict=True))
+            close = min(max(limit, CLOSE_PERSONS), persons)
+            ranked = iter(await self._rank(gallery, np.array(probes), close))
 
         answers = []
         for face in faces:
-            candidates = ranking.get(id(face), [])[:limit]
+            candidates = next(ranked)[:limit] if face.embedding is not None else []
             known = bool(candidates) and (mode == "closed" or candidates[0].similarity >= threshold)
             decision: Literal["match", "unknown"] = "match" if known else "unknown"
             self._metrics.decisions.labels("identify", decision).inc()
@@ -127,12 +128,9 @@ class Identifier:
             )
         return self._thresholds.identification(target_fpir, persons)
 
-    async def _rank(self, gallery: str, probes: FloatArray) -> list[list[Candidate]]:
-        """Persons near each probe (n, d), best first, each scored on all of their faces."""
-        if not len(probes):
-            return []
-        neighbours = await self._store.search(gallery, probes, NEIGHBOURS)
-        nearby = [dict.fromkeys(n.person_id for n in found) for found in neighbours]
+    async def _rank(self, gallery: str, probes: FloatArray, close: int) -> list[list[Candidate]]:
+        """The `close` persons nearest to each probe (n, d), best first."""
+        nearby = await self._nearby(gallery, probes, close)
         persons = await self._store.embeddings(gallery, set().union(*nearby))
         if not persons:
             return [[] for _ in nearby]
@@ -150,3 +148,21 @@ class Identifier:
             )
             for found, similarity in zip(nearby, similarities, strict=True)
         ]
+
+    async def _nearby(self, gallery: str, probes: FloatArray, close: int) -> list[list[str]]:
+        """The persons of the faces nearest to each probe."""
+        if not len(probes) or not close:
+            return [[] for _ in probes]
+        limit = close * FACES_PER_PERSON
+        while True:
+            found = await self._store.search(gallery, probes, limit)
+            persons = [
+                list(dict.fromkeys(face.person_id for face in faces))[:close] for faces in found
+            ]
+            # Who has many photos can take all the places; then more faces are asked for.
+            if all(
+                len(ids) == close or len(faces) < limit
+                for ids, faces in zip(persons, found, strict=True)
+            ):
+                return persons
+            limit *= WIDENING

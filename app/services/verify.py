@@ -84,7 +84,7 @@ class Verifier:
         """
         threshold, fmr = self._threshold(criterion)
         (face_a, a), (face_b, b) = await asyncio.gather(
-            self._finder.embed_chosen(image_a, choice), self._finder.embed_chosen(image_b, choice)
+            self._finder.embed_one(image_a, choice), self._finder.embed_one(image_b, choice)
         )
         return self._decide(a.vector, b.vector, [face_a, face_b], criterion.metric, threshold, fmr)
 
@@ -107,7 +107,7 @@ class Verifier:
         persons = await self._store.embeddings(gallery, [person_id])
         if person_id not in persons:
             raise PersonNotFound(gallery, person_id)
-        face, embedding = await self._finder.embed_chosen(image, choice)
+        face, embedding = await self._finder.embed_one(image, choice)
         _, templates = mean_templates(persons)
         return self._decide(
             embedding.vector, templates[0], [face], criterion.metric, threshold, fmr
