@@ -75,9 +75,7 @@ def tar_at_far(scores: np.ndarray, same: np.ndarray, far: float) -> float:
     return float((scores[same] > impostors[int(far * len(impostors))]).mean())
 
 
-def send(
-    client: httpx.Client, call: Callable[[Path], dict], photos: Iterable[Path], what: str
-) -> dict[Path, dict]:
+def send(call: Callable[[Path], dict], photos: Iterable[Path], what: str) -> dict[Path, dict]:
     photos = list(photos)
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         answers = threads.map(call, photos)
@@ -104,7 +102,7 @@ def verification(client: httpx.Client, table: Table) -> None:
 
     listed = pairs()
     used = sorted({photo for a, b, _ in listed for photo in (a, b)})
-    found = send(client, embed, used, "6,000 pairs")
+    found = send(embed, used, "6,000 pairs")
     vectors = {photo: np.array(face["embedding"]) for photo, face in found.items() if face}
     missed = len(used) - len(vectors)
     scores = np.array([vectors[a] @ vectors[b] for a, b, _ in listed])
@@ -133,10 +131,10 @@ def identification(client: httpx.Client, table: Table) -> None:
         answer = client.post("/identify", content=photo.read_bytes(), headers=JPEG)
         return central(answer.raise_for_status().json()["faces"]) or {"candidates": []}
 
-    enrolled = send(client, enrol, (photos[0] for photos in known.values()), "1,680 persons")
+    enrolled = send(enrol, (photos[0] for photos in known.values()), "1,680 persons")
     failed = [photo for photo, answer in enrolled.items() if "person_id" not in answer]
-    genuine = send(client, identify, probes, "their other photos")
-    impostor = send(client, identify, strangers, "strangers")
+    genuine = send(identify, probes, "their other photos")
+    impostor = send(identify, strangers, "strangers")
 
     def best(face: dict) -> tuple[str | None, float]:
         first = next(iter(face["candidates"]), {"person_id": None, "similarity": -1.0})

@@ -55,7 +55,7 @@ def test_independent_comparisons_keep_the_promise() -> None:
 
 
 def test_a_gallery_too_large_for_the_target_is_refused(thresholds: Thresholds) -> None:
-    with pytest.raises(UnsupportedTarget, match="target_fpir of 0.1 or more"):
+    with pytest.raises(UnsupportedTarget, match=r"target_fpir of 0\.1 or more"):
         thresholds.identification(0.01, 100_000)
 
 

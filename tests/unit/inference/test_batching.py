@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 def batcher(compute, **options) -> Batcher[int, int]:
-    settings = {"max_batch": 8, "max_wait": 0.0, "max_queue": 100, "observe": lambda size: None}
+    settings = {"max_batch": 8, "max_wait": 0.0, "max_queue": 100, "observe": lambda _: None}
     return Batcher(compute, **(settings | options))
 
 

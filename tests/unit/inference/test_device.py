@@ -19,7 +19,7 @@ def test_without_a_gpu_auto_takes_the_cpu() -> None:
 
 @no_gpu
 def test_without_a_gpu_cuda_refuses_and_says_what_is_missing() -> None:
-    with pytest.raises(DeviceUnavailable, match="FACEID_MODEL__DEVICE=cuda, but .*FACEID_MODEL"):
+    with pytest.raises(DeviceUnavailable, match=r"FACEID_MODEL__DEVICE=cuda, but .*FACEID_MODEL"):
         choose_device("cuda")
 
 

@@ -1,6 +1,10 @@
+import asyncio
+
 import numpy as np
 import pytest
 
+from app.errors import NotReady
+from app.inference import embedder as module
 from app.inference.embedder import CpuEmbedder, batch_sizes, embed_batch
 from app.inference.pool import CorePool
 from app.inference.session import open_session
@@ -39,3 +43,38 @@ async def test_one_core_or_all_of_them_make_no_difference(crops: list[np.ndarray
         (alone,) = await embedder.embed([crop])
         assert float(alone.vector @ expected.vector) > 0.999999
     pool.close()
+
+
+@pytest.mark.anyio
+async def test_faces_for_the_gpu_travel_in_few_shapes(
+    crops: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batching of the CUDA embedder, computed on the CPU."""
+    session, spec = open_session(SHIPPED_EMBEDDER, EmbedderSpec, "cpu", 1)
+    monkeypatch.setattr(module, "open_session", lambda *_, **__: (session, spec))
+    shapes: set[int] = set()
+    sizes: list[int] = []
+
+    def recorded(session: object, faces: list[np.ndarray]) -> list[module.Embedding]:
+        shapes.add(len(faces))
+        return embed_batch(session, faces)
+
+    monkeypatch.setattr(module, "embed_batch", recorded)
+    embedder = module.CudaEmbedder(
+        SHIPPED_EMBEDDER, max_batch=4, max_wait=0.02, max_queue=100, observe=sizes.append
+    )
+    assert shapes == {1, 2, 4}
+    answers = await asyncio.gather(
+        embedder.embed(crops), embedder.embed([]), embedder.embed(crops[:3])
+    )
+    embedder.check()
+    await embedder.close()
+    assert [len(answer) for answer in answers] == [7, 0, 3]
+    assert sum(sizes) == 10
+    assert max(sizes) <= 4
+    assert shapes == {1, 2, 4}
+    for crop, embedding in zip(crops, answers[0], strict=True):
+        (alone,) = embed_batch(session, [crop])
+        assert float(alone.vector @ embedding.vector) > 0.999999
+    with pytest.raises(NotReady):
+        embedder.check()

@@ -1,14 +1,17 @@
-"""What only the embedded engine has: its folder, its worker, its slots."""
+"""What only the embedded engine has: its folder, its worker, its slots, its segments."""
 
 import asyncio
 import errno
 import multiprocessing
+import os
 import shutil
+import sys
 import threading
 import uuid
 from collections import namedtuple
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,9 @@ import numpy as np
 import pytest
 
 from app.errors import InvalidRequest, StoreLocked, StoreUnavailable
-from app.store import EmbeddedStore, Embedder, Face, FloatArray, GallerySize
+from app.store import EmbeddedStore, Embedder, Face, FloatArray, GallerySize, scan
 from app.store import embedded as engine
+from app.store import shard as shards
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +59,7 @@ def face(person_id: str) -> Face:
 
 async def enrol(store: EmbeddedStore, gallery: str, person_id: str, seed: int = 0) -> str:
     added = face(person_id)
-    await store.enrol(gallery, person_id, [added], unit(1, seed))
+    await store.enrol(gallery, person_id, [added], unit(1, seed), 100)
     return added.face_id
 
 
@@ -148,12 +152,12 @@ async def test_galleries_beyond_the_limit_are_closed_and_opened_again(
 async def test_records_fill_slots_and_outlive_reopening(
     store: EmbeddedStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_BLOCK", 4)
+    monkeypatch.setattr(shards, "_BLOCK", 4)
     for number in range(6):
         await enrol(store, "default", f"person-{number}", number)
     await store.delete_person("default", "person-1")
     store = await reopened(store, path)
-    assert len(store._open["default"].free) == 2
+    assert len(store._open["default"]._free) == 2
     for number in range(6, 12):
         await enrol(store, "default", f"person-{number}", number)
     assert await store.size("default") == GallerySize(11, 11)
@@ -169,12 +173,12 @@ async def test_deleted_faces_are_dropped_at_opening(store: EmbeddedStore, path: 
     for number in range(20):
         faces = [face(f"person-{number}") for _ in range(100)]
         ids.append(faces[0].face_id)
-        await store.enrol("default", f"person-{number}", faces, unit(100, number))
+        await store.enrol("default", f"person-{number}", faces, unit(100, number), 100)
     for number in range(15):
         await store.delete_person("default", f"person-{number}")
     store = await reopened(store, path)
     assert await store.size("default") == GallerySize(5, 500)
-    assert not store._open["default"].shard.optimize()
+    assert not store._open["default"]._engine.optimize()
     for number in range(15, 20):
         ((found,),) = await store.search("default", unit(100, number)[:1], 1)
         assert found.face_id == ids[number]
@@ -187,10 +191,152 @@ async def test_deleted_faces_are_dropped_at_opening(store: EmbeddedStore, path: 
     await store.close()
 
 
+def segments(path: Path) -> list[Path]:
+    return [entry for entry in (path / "segments").iterdir() if entry.is_dir()]
+
+
+def points(segment: Path) -> int:
+    """What the engine has written to a segment: eight bytes for each point, its version."""
+    file = segment / "mutable_id_tracker.versions"
+    return file.stat().st_size // 8 if file.exists() else 0
+
+
+@pytest.fixture
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Galleries of 100 faces are scanned by three threads, whatever the machine."""
+    monkeypatch.setattr(shards, "_LARGE", 100)
+    monkeypatch.setattr(shards, "_CHECKPOINT", 200)
+    monkeypatch.setattr(shards, "scan_threads", lambda: 3)
+
+
+@pytest.mark.usefixtures("small_is_large")
+async def test_a_large_gallery_is_spread_over_segments(store: EmbeddedStore, path: Path) -> None:
+    rows = unit(1800)
+    ids: list[str] = []
+    for number in range(600):
+        faces = [face(f"person-{number}") for _ in range(3)]
+        ids += [face.face_id for face in faces]
+        await store.enrol(
+            "default", f"person-{number}", faces, rows[3 * number : 3 * number + 3], 3
+        )
+        if number == 20:
+            assert len(segments(path / "default")) == 1  # a small one is not
+    # If this fails with another release of the engine, `add_segments` no longer does its work.
+    assert store._open["default"]._engine.info().segments_count == 3
+    await store.close()
+    held = [points(segment) for segment in segments(path / "default")]
+    assert len(held) == 3
+    assert min(held) > 400
+    assert [entry.name for entry in path.iterdir() if entry.name.startswith(engine._NEW)] == []
+
+    store = EmbeddedStore(path, EMBEDDER)
+    await store.open()
+    assert await store.size("default") == GallerySize(600, 1800)
+    probes = unit(20, seed=5)
+    exact = probes @ rows.T
+    for similarities, found in zip(exact, await store.search("default", probes, 10), strict=True):
+        best = np.argsort(-similarities)[:10]
+        assert [neighbour.face_id for neighbour in found] == [ids[index] for index in best]
+        assert [neighbour.similarity for neighbour in found] == pytest.approx(
+            similarities[best].tolist(), abs=1e-4
+        )
+    await store.close()
+
+
+@pytest.mark.usefixtures("small_is_large")
+async def test_a_spread_gallery_survives_a_vacuum_and_grows_on(
+    store: EmbeddedStore, path: Path
+) -> None:
+    kept: dict[str, FloatArray] = {}
+    for generation in range(3):
+        for number in range(60):
+            person_id = f"person-{generation}-{number}"
+            rows = unit(100, 1000 * generation + number)
+            await store.enrol("default", person_id, [face(person_id) for _ in rows], rows, 100)
+            if number % 2:
+                await store.delete_person("default", person_id)
+            else:
+                kept[person_id] = rows
+        store = await reopened(store, path)
+        assert not store._open["default"]._engine.optimize()  # was done at opening
+        assert store._open["default"]._engine.info().segments_count >= 3
+        assert await store.size("default") == GallerySize(len(kept), 100 * len(kept))
+        stored = await store.embeddings("default", kept)
+        for person_id, rows in kept.items():
+            assert {row.tobytes() for row in stored[person_id]} == {row.tobytes() for row in rows}
+        person_id = next(iter(kept))
+        ((found,),) = await store.search("default", kept[person_id][:1], 1)
+        assert found.person_id == person_id
+        assert found.similarity == pytest.approx(1, abs=1e-4)
+        await store.update_metadata("default", person_id, {"generation": generation}, 100)
+    await store.close()
+
+
+def ids_in_place(segment: Path) -> list[int | None]:
+    """The ids of a segment's points in the order of the scan, None for a face.
+
+    Each entry of the file is: 1 and eight bytes of a number, or 2 and the sixteen of a UUID; then
+    four bytes, the place in the segment.
+    """
+    log = (segment / "mutable_id_tracker.mappings").read_bytes()
+    places: dict[int, int | None] = {}
+    at = 0
+    while at < len(log):
+        number = int.from_bytes(log[at + 1 : at + 9], "little") if log[at] == 1 else None
+        assert log[at] in (1, 2)
+        at += 9 if log[at] == 1 else 17
+        places[int.from_bytes(log[at : at + 4], "little")] = number
+        at += 4
+    return [places[place] for place in sorted(places)]
+
+
+@pytest.mark.usefixtures("small_is_large")
+async def test_blocks_of_slots_stay_in_one_piece(
+    store: EmbeddedStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_BLOCK", 50)
+    for number in range(300):
+        await enrol(store, "default", f"person-{number}", number)
+    await store.close()
+    assert len(segments(path / "default")) == 3
+    slots = 0
+    for segment in segments(path / "default"):
+        for is_slot, run in groupby(ids_in_place(segment), lambda number: number not in (None, 0)):
+            if is_slot:
+                numbers = list(run)
+                assert len(numbers) % 50 == 0
+                slots += len(numbers)
+    assert slots == 300
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says where threads run")
+@pytest.mark.skipif(len(scan.available_cores()) < 2, reason="one core")
+async def test_scanning_threads_have_cores_of_their_own_while_nothing_else_runs(
+    store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "scan_threads", lambda: 2)
+    monkeypatch.setattr(shards, "_LARGE", 3)
+    for number in range(3):
+        await enrol(store, "default", f"person-{number}", number)
+    store = await reopened(store, store._path)
+    await store.search("default", unit(1), 1)
+    threads = store._open["default"]._threads
+    first, second = threads._threads
+    cores = os.sched_getaffinity(0)
+    monkeypatch.setattr(scan, "_running_tasks", lambda: 1)
+    await store.search("default", unit(1), 1)
+    assert not os.sched_getaffinity(first) & os.sched_getaffinity(second)
+    assert os.sched_getaffinity(first) | os.sched_getaffinity(second) == cores
+    monkeypatch.setattr(scan, "_running_tasks", lambda: 10**6)
+    await store.search("default", unit(1), 1)
+    assert os.sched_getaffinity(first) == os.sched_getaffinity(second) == cores
+    await store.close()
+
+
 async def test_a_checkpoint_follows_many_writes(
     store: EmbeddedStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_CHECKPOINT", 5)
+    monkeypatch.setattr(shards, "_CHECKPOINT", 5)
     await enrol(store, "default", "ada")  # with a block of slots
     assert store._open["default"].unflushed == 0
     await enrol(store, "default", "ada", 1)
@@ -205,14 +351,14 @@ async def test_many_writes_at_once_share_a_sync(
 ) -> None:
     await enrol(store, "default", "ada")
     synced = 0
-    real = engine._Gallery.sync_log
+    real = shards.Shard.sync_log
 
-    def counted(self: engine._Gallery) -> None:
+    def counted(self: shards.Shard) -> None:
         nonlocal synced
         synced += 1
         real(self)
 
-    monkeypatch.setattr(engine._Gallery, "sync_log", counted)
+    monkeypatch.setattr(shards.Shard, "sync_log", counted)
     await asyncio.gather(*(enrol(store, "default", f"p{number}", number) for number in range(50)))
     assert 1 <= synced <= 25
 
@@ -225,13 +371,13 @@ async def test_durable_writes_wait_for_the_disk(
     await store.open()
     await enrol(store, "default", "ada")
     gate = threading.Event()
-    real = engine._sync
+    real = shards.sync
 
     def slow(file: Path) -> None:
         gate.wait(10)
         real(file)
 
-    monkeypatch.setattr(engine, "_sync", slow)
+    monkeypatch.setattr(shards, "sync", slow)
     write = asyncio.create_task(enrol(store, "default", "bob", 1))
     await asyncio.wait([write], timeout=0.3)
     assert write.done() is not durable
@@ -281,8 +427,8 @@ async def test_a_failed_write_spoils_neither_the_gallery_nor_the_worker(
     store: EmbeddedStore, error: BaseException
 ) -> None:
     await enrol(store, "default", "ada")
-    gallery = store._open["default"]
-    gallery.shard = Broken(gallery.shard, error, "update")  # type: ignore[assignment]
+    shard = store._open["default"]
+    shard._engine = Broken(shard._engine, error, "update")  # type: ignore[assignment]
     with pytest.raises(StoreUnavailable):
         await enrol(store, "default", "bob")
     await store.check()
@@ -299,7 +445,7 @@ async def test_a_failed_sync_is_not_acknowledged(
     def fail(_: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(engine, "_sync", fail)
+    monkeypatch.setattr(shards, "sync", fail)
     with pytest.raises(StoreUnavailable, match="Input/output"):
         await enrol(store, "default", "bob")
     monkeypatch.undo()
@@ -311,8 +457,8 @@ async def test_a_gallery_that_cannot_be_loaded_is_reported(
 ) -> None:
     await enrol(store, "default", "ada")
     await enrol(store, "other", "bob")
-    gallery = store._open["default"]
-    gallery.shard = Broken(gallery.shard, Exception("engine"), "update")  # type: ignore[assignment]
+    shard = store._open["default"]
+    shard._engine = Broken(shard._engine, Exception("engine"), "update")  # type: ignore[assignment]
     (path / "default").rename(path / "gone")
     with pytest.raises(StoreUnavailable):
         await enrol(store, "default", "bob")
@@ -346,13 +492,13 @@ async def test_concurrent_searches_share_a_scan(
     for number in range(3):
         await enrol(store, "default", f"person-{number}", number)
     scans: list[int] = []
-    real = store._search
+    real = shards.Shard.search
 
-    def counted(name: str, probes: FloatArray, limit: int) -> Any:
+    def counted(self: shards.Shard, probes: FloatArray, limit: int) -> Any:
         scans.append(len(probes))
-        return real(name, probes, limit)
+        return real(self, probes, limit)
 
-    monkeypatch.setattr(store, "_search", counted)
+    monkeypatch.setattr(shards.Shard, "search", counted)
     probes = np.concatenate([unit(1, number) for number in range(3)])
     searches = [
         asyncio.create_task(store.search("default", probes, 1)),
