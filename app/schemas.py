@@ -31,6 +31,20 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+_BOX = {"x": 182.65, "y": 119.99, "width": 170.06, "height": 212.54}
+_FACE = {
+    "box": _BOX,
+    "detection_score": 0.943,
+    "quality": {
+        "eye_distance_px": 84.2,
+        "sharpness": 2519.0,
+        "brightness": 114.6,
+        "contrast": 62.4,
+    },
+}
+_LANDMARKS = [[233.1, 206.4], [317.0, 199.5], [281.2, 246.9], [244.8, 285.6], [318.3, 279.9]]
+
+
 class Box(_Model):
     """Pixels of the upright photo (EXIF orientation applied); may reach beyond its border."""
 
@@ -95,6 +109,26 @@ class EnrolAnswer(_Model):
     rejected: list[RejectedImage]
     face_count: int = Field(description="Faces the person has now.")
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "person_id": "grace",
+                    "faces": [{"face_id": "9c426461-cc51-543d-be1b-607949c32b4a", **_FACE}],
+                    "rejected": [
+                        {
+                            "index": 1,
+                            "code": "multiple_faces",
+                            "detail": "2 faces were found; send a photo of one person, "
+                            "or ask for face=largest.",
+                        }
+                    ],
+                    "face_count": 1,
+                }
+            ]
+        }
+    )
+
 
 class StoredFace(EnrolledFace):
     image_sha256: str = Field(description="Hex digest of the photo's bytes as they were sent.")
@@ -153,6 +187,33 @@ class IdentifyAnswer(_Model):
     model: str
     timings_ms: dict[str, float]
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "faces": [
+                        {
+                            **_FACE,
+                            "landmarks": _LANDMARKS,
+                            "decision": "match",
+                            "person_id": "grace",
+                            "similarity": 0.965,
+                            "threshold": 0.341,
+                            "candidates": [
+                                {"person_id": "grace", "similarity": 0.965},
+                                {"person_id": "eileen", "similarity": 0.187},
+                            ],
+                        }
+                    ],
+                    "gallery_size": 2,
+                    "target_fpir": 0.01,
+                    "model": "sface-2021dec",
+                    "timings_ms": {"decode": 0.4, "detect": 1.9, "embed": 11.2, "search": 0.4},
+                }
+            ]
+        }
+    )
+
 
 class VerifyAnswer(_Model):
     verified: bool
@@ -165,6 +226,23 @@ class VerifyAnswer(_Model):
     )
     boxes: list[Box] = Field(description="The face taken from each image.")
     model: str
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "verified": False,
+                    "similarity": 0.169,
+                    "distance": 0.831,
+                    "metric": "cosine",
+                    "threshold": 0.57,
+                    "fmr": 0.0001,
+                    "boxes": [_BOX, {"x": 178.0, "y": 62.6, "width": 90.4, "height": 113.9}],
+                    "model": "sface-2021dec",
+                }
+            ]
+        }
+    )
 
 
 class Liveness(_Model):
