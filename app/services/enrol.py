@@ -79,6 +79,7 @@ class Enroller:
             person_id,
             faces,
             np.stack([embedding.vector for _, embedding in usable.values()]),
+            self._limits.max_faces_per_person,
         )
         return Enrolment(faces, rejected, count)
 
@@ -86,7 +87,7 @@ class Enroller:
         self, image: bytes, choice: Choice
     ) -> tuple[Face, Embedding] | ImageError | FaceError:
         try:
-            return await self._finder.embed_chosen(image, choice)
+            return await self._finder.embed_one(image, choice)
         except (ImageError, FaceError) as error:
             return error
 

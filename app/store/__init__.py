@@ -1,4 +1,8 @@
-"""The store of faces: one protocol, two engines."""
+"""The store of faces: one protocol, two engines.
+
+`app.store.server` is not imported here: its client takes half a second to load, and most do
+without it.
+"""
 
 from app.store.base import (
     Embedder,
@@ -11,7 +15,6 @@ from app.store.base import (
     Store,
 )
 from app.store.embedded import EmbeddedStore
-from app.store.server import ServerStore, connect
 
 __all__ = [
     "EmbeddedStore",
@@ -22,7 +25,5 @@ __all__ = [
     "Neighbour",
     "Page",
     "Person",
-    "ServerStore",
     "Store",
-    "connect",
 ]

@@ -103,7 +103,12 @@ class Store(Protocol):
         """
 
     async def enrol(
-        self, gallery: str, person_id: str, faces: Sequence[Face], embeddings: FloatArray
+        self,
+        gallery: str,
+        person_id: str,
+        faces: Sequence[Face],
+        embeddings: FloatArray,
+        max_faces: int,
     ) -> int:
         """Add faces to a person, who is created where missing: all of it or nothing.
 
@@ -112,12 +117,14 @@ class Store(Protocol):
         Args:
             faces: n of them, all of this person, no `face_id` twice.
             embeddings: (n, d) float32 of unit length, row i of `faces[i]`.
+            max_faces: most faces the person may have afterwards.
 
         Returns:
             How many faces the person now has.
 
         Raises:
             InvalidEmbedding: not finite, not of unit length, or of another dimension.
+            TooManyFaces: the person would have more than `max_faces`.
         """
         ...
 

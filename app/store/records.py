@@ -10,13 +10,14 @@ from uuid import UUID, uuid5
 
 import numpy as np
 
-from app.errors import InvalidEmbedding, InvalidRequest, MetadataTooLarge
+from app.errors import InvalidEmbedding, InvalidRequest, MetadataTooLarge, TooManyFaces
 from app.store.base import Embedder, Face, FloatArray, Neighbour, Person
 
 VECTOR = "embedding"
-# Recall needs some candidates to rescore even where only the best face is wanted.
-MIN_CANDIDATES = 16
-OVERSAMPLING = 4.0
+# Candidates that are scored again exactly: so many for each face wanted, and never fewer than
+# recall needs where only the best face is wanted.
+_OVERSAMPLING = 4
+_MIN_RESCORED = 64
 
 _NAMESPACE = UUID("6b0f2a0e-6a4b-5d0f-9a53-0d2c1f7f3c11")
 _UNIT_TOLERANCE = 1e-3
@@ -25,6 +26,23 @@ _UNIT_TOLERANCE = 1e-3
 def point_id(*parts: str) -> UUID:
     """The id of the point for these parts, the same in every process and on every day."""
     return uuid5(_NAMESPACE, "\0".join(parts))
+
+
+def oversampling(limit: int) -> float:
+    """How many candidates an engine must score exactly to find the `limit` best, per face."""
+    return max(_OVERSAMPLING, _MIN_RESCORED / limit)
+
+
+def check_face_count(person_id: str, count: int, max_faces: int) -> None:
+    """
+    Raises:
+        TooManyFaces: `count` faces are more than the person may have.
+    """
+    if count > max_faces:
+        raise TooManyFaces(
+            f"Person {person_id!r} would have {count} faces; {max_faces} are allowed. "
+            "Send fewer photos, or delete faces of this person first."
+        )
 
 
 def check_embeddings(embeddings: FloatArray, count: int | None, dimension: int) -> None:

@@ -3,12 +3,15 @@
 One collection holds every gallery. A person's record is a point without a vector, ids are
 derived from what they stand for, and the model's identity is the collection's own metadata:
 it comes into being with the collection, so two replicas cannot disagree about it.
+
+The server may come later than this service, or go and come back empty: the collection is
+created and checked by the first call that reaches the server, whichever that is.
 """
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -34,10 +37,6 @@ _INDEXES = {
     "kind": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD),
     "updated_at": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD),
 }
-_SEARCH = models.SearchParams(
-    hnsw_ef=256,
-    quantization=models.QuantizationSearchParams(rescore=True, oversampling=records.OVERSAMPLING),
-)
 _STRONG = models.WriteOrdering.STRONG
 
 
@@ -70,31 +69,37 @@ class ServerStore:
         self._collection = collection
         self._replicas = replicas
         self._sizes: dict[str, tuple[float, GallerySize]] = {}
+        self._ready = False
+        self._preparing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        with _translated():
-            await self._create()
-            for field, schema in _INDEXES.items():
-                await self._client.create_payload_index(
-                    self._collection, field, field_schema=schema
-                )
+        """Create what is missing; a store whose opening failed tries again at every call.
+
+        Raises:
+            StoreUnavailable: the server does not answer.
+            StoreMismatch: the stored faces belong to another embedder. Both are raised by
+                every other call too, until it has worked once.
+        """
         await self.check()
 
     async def close(self) -> None:
         await self._client.close()
 
     async def check(self) -> None:
-        with _translated():
-            info = await self._client.get_collection(self._collection)
-        problem = records.mismatch(
-            info.config.metadata or {}, self._embedder, f"collection {self._collection!r}"
-        )
-        if problem is not None:
-            raise StoreMismatch(problem)
+        async with self._connected() as client:
+            await self._require_same_model(client)
 
     async def enrol(
-        self, gallery: str, person_id: str, faces: Sequence[Face], embeddings: FloatArray
+        self,
+        gallery: str,
+        person_id: str,
+        faces: Sequence[Face],
+        embeddings: FloatArray,
+        max_faces: int,
     ) -> int:
+        """As `Store.enrol`, but `max_faces` is counted before the write: replicas that enrol
+        the same person at the same moment may together exceed it by what they send.
+        """
         records.check_embeddings(embeddings, len(faces), self._embedder.dimension)
         record = records.person_payload(person_id, datetime.now(UTC)) | {"gallery": gallery}
         points = [
@@ -105,11 +110,16 @@ class ServerStore:
             )
             for face, vector in zip(faces, embeddings.tolist(), strict=True)
         ]
+        ids = [point.id for point in points]
         points.append(
             models.PointStruct(id=_person_point(gallery, person_id), vector={}, payload=record)
         )
-        with _translated():
-            await self._client.upsert(
+        async with self._connected() as client:
+            present = await self._face_count(client, gallery, person_id)
+            replaced = await client.retrieve(self._collection, ids, with_payload=False)
+            count = present + len(faces) - len(replaced)
+            records.check_face_count(person_id, count, max_faces)
+            await client.upsert(
                 self._collection,
                 points,
                 # Faces may be replaced, a person's record that is there already must not be.
@@ -117,32 +127,35 @@ class ServerStore:
                 ordering=_STRONG,
             )
             self._sizes.pop(gallery, None)
-            return await self._face_count(gallery, person_id)
+            return await self._face_count(client, gallery, person_id)
 
     async def search(self, gallery: str, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
         records.check_embeddings(probes, None, self._embedder.dimension)
         if not len(probes):
             return []
-        with _translated():
-            responses = await self._client.query_batch_points(
+        params = models.SearchParams(
+            hnsw_ef=256,
+            quantization=models.QuantizationSearchParams(
+                rescore=True, oversampling=records.oversampling(limit)
+            ),
+        )
+        async with self._connected() as client:
+            responses = await client.query_batch_points(
                 self._collection,
                 [
                     models.QueryRequest(
                         query=probe,
                         using=records.VECTOR,
                         filter=models.Filter(must=[_matches("gallery", gallery)]),
-                        params=_SEARCH,
-                        limit=max(limit, records.MIN_CANDIDATES),
+                        params=params,
+                        limit=limit,
                         with_payload=["person_id", "face_id"],
                     )
                     for probe in probes.tolist()
                 ],
             )
         return [
-            [
-                records.to_neighbour(point.payload or {}, point.score)
-                for point in response.points[:limit]
-            ]
+            [records.to_neighbour(point.payload or {}, point.score) for point in response.points]
             for response in responses
         ]
 
@@ -180,8 +193,8 @@ class ServerStore:
                 offset = str(UUID(records.decode_cursor(gallery, cursor)))
             except ValueError as error:
                 raise records.invalid_cursor(cursor) from error
-        with _translated():
-            points, following = await self._client.scroll(
+        async with self._connected() as client:
+            points, following = await client.scroll(
                 self._collection,
                 models.Filter(must=[_matches("gallery", gallery), _matches("kind", "person")]),
                 limit=limit,
@@ -205,8 +218,8 @@ class ServerStore:
 
     async def person(self, gallery: str, person_id: str) -> Person:
         record = await self._record(gallery, person_id)
-        with _translated():
-            return records.to_person(record, await self._face_count(gallery, person_id))
+        async with self._connected() as client:
+            return records.to_person(record, await self._face_count(client, gallery, person_id))
 
     async def update_metadata(
         self, gallery: str, person_id: str, patch: Mapping[str, Any], max_bytes: int
@@ -225,8 +238,8 @@ class ServerStore:
                     _matches("updated_at", read),
                 ]
             )
-            with _translated():
-                await self._client.set_payload(
+            async with self._connected() as client:
+                await client.set_payload(
                     self._collection, changed, points=unchanged, ordering=_STRONG
                 )
             if (record | changed) == await self._record(gallery, person_id):
@@ -245,9 +258,9 @@ class ServerStore:
         everything = models.Filter(
             must=[_matches("gallery", gallery), _matches("person_id", person_id)]
         )
-        with _translated():
-            count = await self._face_count(gallery, person_id)
-            await self._client.delete(
+        async with self._connected() as client:
+            count = await self._face_count(client, gallery, person_id)
+            await client.delete(
                 self._collection, models.FilterSelector(filter=everything), ordering=_STRONG
             )
         self._sizes.pop(gallery, None)
@@ -256,21 +269,59 @@ class ServerStore:
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
         await self._record(gallery, person_id)
         point = _face_point(gallery, person_id, face_id)
-        with _translated():
-            if not await self._client.retrieve(self._collection, [point], with_payload=False):
+        async with self._connected() as client:
+            if not await client.retrieve(self._collection, [point], with_payload=False):
                 raise FaceNotFound(gallery, person_id, face_id)
-            await self._client.delete(
+            await client.delete(
                 self._collection, models.PointIdsList(points=[point]), ordering=_STRONG
             )
         self._sizes.pop(gallery, None)
 
-    async def _create(self) -> None:
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncQdrantClient]:
+        """The client, once the collection is known to be there and ours."""
+        try:
+            if not self._ready:
+                # One try for all who wait: one each would add up their timeouts.
+                if self._preparing is None:
+                    self._preparing = asyncio.create_task(self._prepare())
+                    self._preparing.add_done_callback(self._prepared)
+                await asyncio.shield(self._preparing)
+            yield self._client
+        except (ApiException, QdrantException) as error:
+            if isinstance(error, UnexpectedResponse) and error.status_code == 404:
+                self._ready = False  # the collection is gone
+            raise StoreUnavailable(
+                f"The Qdrant server did not answer as it should: {error}"
+            ) from error
+
+    async def _prepare(self) -> None:
+        await self._create(self._client)
+        await self._require_same_model(self._client)
+        for field, schema in _INDEXES.items():
+            await self._client.create_payload_index(self._collection, field, field_schema=schema)
+        self._ready = True
+
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        self._preparing = None
+        if not task.cancelled():
+            task.exception()  # looked at, even where nobody waits any more
+
+    async def _require_same_model(self, client: AsyncQdrantClient) -> None:
+        info = await client.get_collection(self._collection)
+        problem = records.mismatch(
+            info.config.metadata or {}, self._embedder, f"collection {self._collection!r}"
+        )
+        if problem is not None:
+            raise StoreMismatch(problem)
+
+    async def _create(self, client: AsyncQdrantClient) -> None:
         """Create the collection unless it is there; replicas may be doing the same just now."""
         for attempt in range(_ATTEMPTS):
-            if await self._client.collection_exists(self._collection):
+            if await client.collection_exists(self._collection):
                 return
             try:
-                await self._client.create_collection(
+                await client.create_collection(
                     self._collection,
                     vectors_config={
                         records.VECTOR: models.VectorParams(
@@ -302,16 +353,14 @@ class ServerStore:
                 return
 
     async def _record(self, gallery: str, person_id: str) -> dict[str, Any]:
-        with _translated():
-            found = await self._client.retrieve(
-                self._collection, [_person_point(gallery, person_id)]
-            )
+        async with self._connected() as client:
+            found = await client.retrieve(self._collection, [_person_point(gallery, person_id)])
         if not found:
             raise PersonNotFound(gallery, person_id)
         return found[0].payload or {}
 
-    async def _face_count(self, gallery: str, person_id: str) -> int:
-        result = await self._client.count(
+    async def _face_count(self, client: AsyncQdrantClient, gallery: str, person_id: str) -> int:
+        result = await client.count(
             self._collection,
             models.Filter(
                 must=[
@@ -327,8 +376,8 @@ class ServerStore:
     async def _facet(
         self, key: str, limit: int, *conditions: models.FieldCondition
     ) -> dict[str, int]:
-        with _translated():
-            response = await self._client.facet(
+        async with self._connected() as client:
+            response = await client.facet(
                 self._collection,
                 key,
                 facet_filter=models.Filter(must=list(conditions)),
@@ -344,9 +393,9 @@ class ServerStore:
         matching = models.Filter(must=[_matches("gallery", gallery), *conditions])
         found: list[models.Record] = []
         offset = None
-        with _translated():
+        async with self._connected() as client:
             while True:
-                points, offset = await self._client.scroll(
+                points, offset = await client.scroll(
                     self._collection, matching, limit=_PAGE, offset=offset, with_vectors=vectors
                 )
                 found += points
@@ -364,11 +413,3 @@ def _face_point(gallery: str, person_id: str, face_id: str) -> str:
 
 def _matches(key: str, value: str) -> models.FieldCondition:
     return models.FieldCondition(key=key, match=models.MatchValue(value=value))
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (ApiException, QdrantException) as error:
-        raise StoreUnavailable(f"The Qdrant server did not answer as it should: {error}") from error

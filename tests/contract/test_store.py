@@ -22,6 +22,7 @@ from app.errors import (
     MetadataTooLarge,
     PersonNotFound,
     StoreMismatch,
+    TooManyFaces,
 )
 from app.store import (
     EmbeddedStore,
@@ -30,10 +31,9 @@ from app.store import (
     FloatArray,
     GallerySize,
     Person,
-    ServerStore,
     Store,
-    connect,
 )
+from app.store.server import ServerStore, connect
 
 pytestmark = [
     pytest.mark.anyio,
@@ -45,6 +45,7 @@ pytestmark = [
 DIMENSION = 32
 EMBEDDER = Embedder("test-model", DIMENSION, "a" * 64)
 URL = os.environ.get("FACEID_TEST_QDRANT_URL")
+NO_LIMIT = 10_000
 START = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 
 Open = Callable[[Embedder], Awaitable[Store]]
@@ -135,7 +136,8 @@ def faces_of(person_id: str, count: int) -> list[Face]:
 async def enrol(
     store: Store, person_id: str, embeddings: FloatArray, gallery: str = "default"
 ) -> int:
-    return await store.enrol(gallery, person_id, faces_of(person_id, len(embeddings)), embeddings)
+    faces = faces_of(person_id, len(embeddings))
+    return await store.enrol(gallery, person_id, faces, embeddings, NO_LIMIT)
 
 
 async def listed(store: Store, limit: int, gallery: str = "default") -> list[Person]:
@@ -176,9 +178,9 @@ async def test_a_face_enrolled_again_is_replaced(store: Store) -> None:
 async def test_one_face_id_for_two_persons_are_two_faces(store: Store) -> None:
     shared = face("ada")
     embeddings = unit(2)
-    await store.enrol("default", "ada", [shared], embeddings[:1])
+    await store.enrol("default", "ada", [shared], embeddings[:1], NO_LIMIT)
     other = Face(shared.face_id, "bob", (0, 0, 1, 1), 0.5, {}, "0" * 64, START)
-    await store.enrol("default", "bob", [other], embeddings[1:])
+    await store.enrol("default", "bob", [other], embeddings[1:], NO_LIMIT)
     assert await store.size("default") == GallerySize(2, 2)
     await store.delete_face("default", "bob", shared.face_id)
     assert [found.face_id for found in await store.faces("default", "ada")] == [shared.face_id]
@@ -189,7 +191,7 @@ async def test_a_person_grows(store: Store) -> None:
     await enrol(store, "ada", embeddings[:2])
     created = (await store.person("default", "ada")).created_at
     await store.update_metadata("default", "ada", {"name": "Ada"}, 1000)
-    assert await store.enrol("default", "ada", [face("ada", 7)], embeddings[2:3]) == 3
+    assert await store.enrol("default", "ada", [face("ada", 7)], embeddings[2:3], NO_LIMIT) == 3
     person = await store.person("default", "ada")
     assert (person.face_count, person.created_at) == (3, created)
     assert person.metadata == {"name": "Ada"}
@@ -212,7 +214,7 @@ async def test_bad_embeddings_are_refused_whole(
 ) -> None:
     bad = spoiled(unit(2))
     with pytest.raises(InvalidEmbedding):
-        await store.enrol("default", "ada", faces_of("ada", 2), bad)
+        await store.enrol("default", "ada", faces_of("ada", 2), bad, NO_LIMIT)
     with pytest.raises(InvalidEmbedding):
         await store.search("default", bad, 5)
     assert await store.size("default") == GallerySize(0, 0)
@@ -222,8 +224,29 @@ async def test_bad_embeddings_are_refused_whole(
 
 async def test_as_many_embeddings_as_faces(store: Store) -> None:
     with pytest.raises(InvalidEmbedding):
-        await store.enrol("default", "ada", faces_of("ada", 3), unit(2))
+        await store.enrol("default", "ada", faces_of("ada", 3), unit(2), NO_LIMIT)
     assert await store.galleries() == {}
+
+
+async def test_a_person_has_at_most_so_many_faces(store: Store) -> None:
+    rows = unit(6)
+    with pytest.raises(TooManyFaces, match="'ada' would have 3 faces; 2 are allowed"):
+        await store.enrol("default", "ada", faces_of("ada", 3), rows[:3], 2)
+    assert await store.galleries() == {}
+    assert await store.enrol("default", "ada", faces_of("ada", 3), rows[:3], 3) == 3
+    # Two that are there already, changed, and one too many.
+    with pytest.raises(TooManyFaces, match="would have 4 faces"):
+        await store.enrol("default", "ada", faces_of("ada", 4)[1:], rows[3:], 3)
+    kept = await store.embeddings("default", ["ada"])
+    assert {tuple(row) for row in kept["ada"]} == {tuple(row) for row in rows[:3]}
+    assert await store.enrol("default", "ada", faces_of("ada", 3), rows[3:], 3) == 3
+    await store.delete_face("default", "ada", face("ada", 0).face_id)
+    assert await store.enrol("default", "ada", [face("ada", 9)], rows[:1], 3) == 3
+    with pytest.raises(TooManyFaces):
+        await store.enrol("default", "bob", faces_of("bob", 4), rows[:4], 3)
+    assert await store.size("default") == GallerySize(1, 3)
+    with pytest.raises(PersonNotFound):
+        await store.person("default", "bob")
 
 
 async def test_galleries_are_apart(store: Store) -> None:
@@ -258,7 +281,7 @@ async def test_search_is_exact(store: Store) -> None:
     rows = unit(3000, seed=1)
     for start in range(0, 3000, 500):
         batch = faces_of(f"person-{start}", 500)
-        await store.enrol("default", f"person-{start}", batch, rows[start : start + 500])
+        await store.enrol("default", f"person-{start}", batch, rows[start : start + 500], NO_LIMIT)
     ids = [f.face_id for start in range(0, 3000, 500) for f in faces_of(f"person-{start}", 500)]
     probes = np.concatenate([unit(20, seed=2), rows[:5]])
     exact = probes @ rows.T
@@ -389,7 +412,7 @@ async def test_metadata_that_is_no_json_is_refused(store: Store) -> None:
 async def test_faces_are_listed_oldest_first(store: Store) -> None:
     rows = unit(3)
     given = [face("ada", 2), face("ada", 0), face("ada", 1)]
-    await store.enrol("default", "ada", given, rows)
+    await store.enrol("default", "ada", given, rows, NO_LIMIT)
     assert await store.faces("default", "ada") == sorted(given, key=lambda f: f.enrolled_at)
 
 
@@ -438,7 +461,7 @@ async def test_concurrent_enrolments_of_one_person_lose_nothing(store: Store) ->
     rows = unit(24)
     counts = await asyncio.gather(
         *(
-            store.enrol("default", "ada", [face("ada", number)], rows[number][None])
+            store.enrol("default", "ada", [face("ada", number)], rows[number][None], NO_LIMIT)
             for number in range(24)
         )
     )

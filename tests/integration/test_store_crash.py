@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from app.store import EmbeddedStore, Embedder, Face, FloatArray
-from app.store import embedded as engine
+from app.store import shard as shards
 
 DIMENSION = 64
 EMBEDDER = Embedder("test-model", DIMENSION, "a" * 64)
@@ -42,12 +42,15 @@ def face(person_id: str, face_id: str) -> Face:
 async def enrol(store: EmbeddedStore, gallery: str, person_id: str, count: int) -> list[str]:
     ids = [str(uuid.uuid4()) for _ in range(count)]
     faces = [face(person_id, face_id) for face_id in ids]
-    await store.enrol(gallery, person_id, faces, np.stack([embedding(i) for i in ids]))
+    await store.enrol(gallery, person_id, faces, np.stack([embedding(i) for i in ids]), count)
     return ids
 
 
 async def enrol_for_ever(path: Path, round_number: int, acknowledge: Connection) -> None:
     """The child: four writers at once, a message before each try and after each success."""
+    # Soon spread over several segments, with a checkpoint now and then.
+    shards._LARGE, shards._CHECKPOINT = 100, 500
+    shards.scan_threads = lambda: 3
     store = EmbeddedStore(path, EMBEDDER, durable=False)
     await store.open()
 
@@ -58,7 +61,7 @@ async def enrol_for_ever(path: Path, round_number: int, acknowledge: Connection)
             faces = [face(person_id, face_id) for face_id in ids]
             rows = np.stack([embedding(face_id) for face_id in ids])
             acknowledge.send(("try", gallery, person_id, ids))
-            await store.enrol(gallery, person_id, faces, rows)
+            await store.enrol(gallery, person_id, faces, rows, 100)
             acknowledge.send(("done", gallery, person_id, ids))
             if number % 7 == 6:
                 acknowledge.send(("try-delete", gallery, person_id, []))
@@ -180,6 +183,8 @@ def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path) -> None:
         if round_number % 10 == 9 or round_number < 3:
             seen = asyncio.run(verify(tmp_path / "store", expected))
     assert seen > 10 * ROUNDS
+    for gallery in ("g0", "g1"):
+        assert len(list((tmp_path / "store" / gallery / "segments").iterdir())) >= 3
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
@@ -220,7 +225,7 @@ def test_an_acknowledged_write_needs_only_the_synced_log(
 
         store = EmbeddedStore(store_path, EMBEDDER)
         await store.open()
-        monkeypatch.setattr(engine.os, "fsync", watched)
+        monkeypatch.setattr(shards.os, "fsync", watched)
         for number in range(20):
             ids += await enrol(store, "default", f"person-{number}", 2)
         monkeypatch.undo()
