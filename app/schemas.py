@@ -31,8 +31,8 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-_BOX = {"x": 182.65, "y": 119.99, "width": 170.06, "height": 212.54}
-_FACE = {
+_BOX: dict[str, Any] = {"x": 182.65, "y": 119.99, "width": 170.06, "height": 212.54}
+_FACE: dict[str, Any] = {
     "box": _BOX,
     "detection_score": 0.943,
     "quality": {
@@ -42,7 +42,13 @@ _FACE = {
         "contrast": 62.4,
     },
 }
-_LANDMARKS = [[233.1, 206.4], [317.0, 199.5], [281.2, 246.9], [244.8, 285.6], [318.3, 279.9]]
+_LANDMARKS: list[Any] = [
+    [233.1, 206.4],
+    [317.0, 199.5],
+    [281.2, 246.9],
+    [244.8, 285.6],
+    [318.3, 279.9],
+]
 
 
 class Box(_Model):

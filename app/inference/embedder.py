@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from app.errors import InferenceFailed, NotReady
 from app.inference.batching import Batcher
-from app.inference.pool import CorePool, all_cpus
+from app.inference.pool import CorePool
 from app.inference.session import open_session
 from app.models.spec import EmbedderSpec
 from app.vision.image import Image
@@ -77,10 +77,8 @@ class CpuEmbedder:
         return await asyncio.gather(*(self._pool.run(self.on_this_core, face) for face in faces))
 
     def on_this_core(self, face: Image) -> Embedding:
-        if self._pool.is_alone:
-            with all_cpus():
-                return embed_batch(self._wide, [face])[0]
-        return embed_batch(self._narrow, [face])[0]
+        session = self._wide if self._pool.is_alone else self._narrow
+        return embed_batch(session, [face])[0]
 
     @property
     def waiting(self) -> int:

@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TypeVar, TypeVarTuple
 
 Result = TypeVar("Result")
@@ -25,52 +25,26 @@ def available_cores() -> int:
     return cores or 1
 
 
-def _own_cpus(cores: int) -> SimpleQueue[int]:
-    """One CPU for each of as many threads, if this process has exactly as many CPUs.
-
-    Left alone, the scheduler puts two computing threads on one CPU for several milliseconds
-    now and then while another idles. A process that may use more CPUs than it has threads
-    shares them with others and must not choose.
-    """
-    queue: SimpleQueue[int] = SimpleQueue()
-    if hasattr(os, "sched_getaffinity") and len(cpus := os.sched_getaffinity(0)) == cores:
-        for cpu in sorted(cpus):
-            queue.put(cpu)
-    return queue
-
-
-def _pin(cpus: SimpleQueue[int]) -> None:
-    with suppress(Empty):
-        os.sched_setaffinity(0, {cpus.get_nowait()})
-
-
-@contextmanager
-def all_cpus() -> Iterator[None]:
-    """Let the calling thread run anywhere, for work that it shares with other threads."""
-    if not hasattr(os, "sched_getaffinity"):
-        yield
-        return
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, own)
-
-
 class CorePool:
-    """Threads for work that leaves the interpreter lock alone: decoding and inference."""
+    """Threads for work that leaves the interpreter lock alone: decoding and inference.
+
+    Where this process has exactly as many CPUs as threads, each of several busy threads keeps
+    to a CPU of its own. Left to itself, Linux now and then puts two of them on one CPU for
+    several milliseconds while another idles.
+    """
 
     def __init__(self, cores: int) -> None:
         self._cores = cores
-        self._threads = ThreadPoolExecutor(
-            cores, thread_name_prefix="core", initializer=_pin, initargs=(_own_cpus(cores),)
-        )
+        self._threads = ThreadPoolExecutor(cores, thread_name_prefix="core")
         self._unfinished = 0
+        cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        self._all_cpus = cpus if len(cpus) == cores else None
+        self._free_cpus = iter(sorted(cpus))
+        self._own = threading.local()
 
     @property
     def waiting(self) -> int:
-        """Jobs waiting for a core."""
+        """Jobs that no core has begun."""
         return max(0, self._unfinished - self._cores)
 
     @property
@@ -82,9 +56,19 @@ class CorePool:
         """Run `job` on a core. A job whose caller is cancelled before it starts never runs."""
         self._unfinished += 1
         try:
-            return await asyncio.wrap_future(self._threads.submit(job, *arguments))
+            return await asyncio.wrap_future(
+                self._threads.submit(self._run, partial(job, *arguments))
+            )
         finally:
             self._unfinished -= 1
+
+    def _run(self, job: Callable[[], Result]) -> Result:
+        if self._all_cpus:
+            if not hasattr(self._own, "cpu"):
+                self._own.cpu = next(self._free_cpus)
+            # Alone it may call upon all CPUs, and must not stand in the way on one of them.
+            os.sched_setaffinity(0, self._all_cpus if self.is_alone else {self._own.cpu})
+        return job()
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

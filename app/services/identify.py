@@ -104,6 +104,8 @@ class Identifier:
         if threshold is None:
             target_fpir = target_fpir or self._target_fpir
             threshold = self._threshold(target_fpir, persons)
+        else:
+            target_fpir = None
         faces = await self._finder.embed(image, timings)
         probes = [face.embedding.vector for face in faces if face.embedding is not None]
         with timings.stage("search"):
