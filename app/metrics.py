@@ -63,6 +63,9 @@ class Metrics:
             buckets=[round(-0.2 + 0.05 * i, 2) for i in range(25)],
             registry=self.registry,
         )
+        self.store_up = Gauge(
+            "faceid_store_up", "Whether the store answers, 0 or 1.", registry=self.registry
+        )
         self.gallery_persons = Gauge(
             "faceid_gallery_persons", "Persons enrolled.", ["gallery"], registry=self.registry
         )

@@ -16,9 +16,9 @@ from app.settings import Settings
 
 
 @contextmanager
-def running(store: Path, **sections: dict[str, Any]) -> Iterator[httpx.Client]:
-    """Serve an embedded store, and a client that knows where."""
-    settings = Settings(store={"path": store}, **sections)
+def running(path: Path, **sections: dict[str, Any]) -> Iterator[httpx.Client]:
+    """Serve an embedded store, unless the sections say otherwise, and a client to it."""
+    settings = Settings(**({"store": {"path": path}} | sections))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(

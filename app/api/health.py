@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from app import schemas
 from app.api.deps import Injected
 from app.api.problems import responses
+from app.errors import StoreUnavailable
 
 router = APIRouter(tags=["health"])
 
@@ -28,7 +29,16 @@ async def ready(services: Injected) -> schemas.Readiness:
 @router.get("/metrics", include_in_schema=False)
 async def metrics(services: Injected) -> Response:
     collected = services.metrics
-    for gallery, size in (await services.store.galleries()).items():
+    try:
+        galleries = await services.store.galleries()
+    except StoreUnavailable:
+        galleries = {}
+        collected.store_up.set(0)
+    else:
+        collected.store_up.set(1)
+    collected.gallery_persons.clear()
+    collected.gallery_faces.clear()
+    for gallery, size in galleries.items():
         collected.gallery_persons.labels(gallery).set(size.persons)
         collected.gallery_faces.labels(gallery).set(size.faces)
     collected.queue_depth.set(services.embedder.waiting)
