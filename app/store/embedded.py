@@ -11,42 +11,23 @@ acknowledged when the log is on disk, and the writes that were waiting together 
 import asyncio
 import re
 import shutil
-import sys
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from app.errors import (
-    FaceIdError,
-    InvalidRequest,
-    PersonNotFound,
-    StoreLocked,
-    StoreUnavailable,
-)
+from app.errors import FaceIdError, InvalidRequest, PersonNotFound, StoreUnavailable
 from app.store import records
-from app.store.base import (
-    Embedder,
-    Face,
-    FloatArray,
-    GallerySize,
-    Neighbour,
-    Page,
-    Person,
-)
-from app.store.shard import Shard, create, sync
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from app.store.base import Embedder, Face, FloatArray, GallerySize, Neighbour, Page, Person
+from app.store.files import lock_folder, sync
+from app.store.shard import Shard, create
 
 T = TypeVar("T")
 
@@ -59,13 +40,12 @@ _GALLERY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NEW = ".new-"
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Searches of one gallery that wait for the same scan."""
+class _Search(NamedTuple):
+    """A search that waits for the next scan of its gallery."""
 
-    probes: list[FloatArray] = field(default_factory=list)
-    limit: int = 0
-    task: asyncio.Task[list[list[Neighbour]]] = field(init=False)
+    probes: FloatArray
+    limit: int
+    future: asyncio.Future[list[list[Neighbour]]]
 
 
 class _Job(NamedTuple):
@@ -99,23 +79,6 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailable(f"The embedded store failed: {error}") from error
 
 
-def _lock_folder(path: Path) -> IO[bytes]:
-    """Lock a folder until the file returned is closed or the process ends, however it ends."""
-    file = (path / ".lock").open("ab")
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise StoreLocked(
-            f"Another process uses the store in {path}. Stop it, or give this one a path of its "
-            "own; several processes share a Qdrant server instead."
-        ) from error
-    return file
-
-
 class EmbeddedStore:
     """`Store` on files of this process alone.
 
@@ -133,7 +96,7 @@ class EmbeddedStore:
         self._sizes: dict[str, GallerySize] = {}
         self._open: OrderedDict[str, Shard] = OrderedDict()
         self._broken: set[str] = set()
-        self._batches: dict[str, _Batch] = {}
+        self._searches: dict[str, list[_Search]] = {}
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         # Held by whoever is in the engine: the worker, or the event loop for a short read.
         self._engine = threading.Lock()
@@ -181,16 +144,13 @@ class EmbeddedStore:
 
     async def search(self, gallery: str, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
         records.check_embeddings(probes, None, self._embedder.dimension)
-        batch = self._batches.get(gallery)
-        if batch is None:
-            batch = self._batches[gallery] = _Batch()
-            batch.task = asyncio.create_task(self._search_together(gallery, batch))
-        start = sum(map(len, batch.probes))
-        batch.probes.append(probes)
-        batch.limit = max(batch.limit, limit)
-        # Shielded: one caller who goes away must not take the others' answer along.
-        found = await asyncio.shield(batch.task)
-        return [neighbours[:limit] for neighbours in found[start : start + len(probes)]]
+        loop = asyncio.get_running_loop()
+        if gallery not in self._searches:
+            self._searches[gallery] = []
+            loop.call_soon(self._scan, gallery)
+        search = _Search(probes, limit, loop.create_future())
+        self._searches[gallery].append(search)
+        return await search.future
 
     async def embeddings(self, gallery: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
         def embeddings() -> dict[str, FloatArray]:
@@ -251,26 +211,52 @@ class EmbeddedStore:
 
     # The way to the engine.
 
-    async def _search_together(self, gallery: str, batch: _Batch) -> list[list[Neighbour]]:
+    def _scan(self, gallery: str) -> None:
         # By now everybody who was ready to search in this turn of the event loop has joined.
-        del self._batches[gallery]
-        probes = np.concatenate(batch.probes)
+        searches = [s for s in self._searches.pop(gallery) if not s.future.done()]
+        if not searches:  # all of them went away
+            return
+        probes = np.concatenate([search.probes for search in searches])
+        limit = max(search.limit for search in searches)
 
-        def search() -> list[list[Neighbour]]:
+        def scan() -> list[list[Neighbour]]:
             shard = self._shard(gallery)
-            return [[] for _ in probes] if shard is None else shard.search(probes, batch.limit)
+            return [[] for _ in probes] if shard is None else shard.search(probes, limit)
+
+        def deliver(scanned: asyncio.Future[list[list[Neighbour]]]) -> None:
+            if error := scanned.exception():
+                for search in searches:
+                    _settle(search.future, None, error)
+                return
+            found = iter(scanned.result())
+            for search in searches:
+                own = [
+                    neighbours[: search.limit] for neighbours in islice(found, len(search.probes))
+                ]
+                _settle(search.future, own, None)
 
         # Several probes would hold up the event loop for the sum of their searches.
-        return await self._read(gallery, search, short=len(probes) == 1)
+        scanned = self._read(gallery, scan, short=len(probes) == 1)
+        if scanned.done():  # no need to wait for the next turn
+            deliver(scanned)
+        else:
+            scanned.add_done_callback(deliver)
 
-    async def _read(self, gallery: str, call: Callable[[], T], *, short: bool = True) -> T:
-        if short and gallery in self._open and self._engine.acquire(blocking=False):
-            try:
-                with _translated():
-                    return call()
-            finally:
-                self._engine.release()
-        return await self._submit(None, call)
+    def _read(
+        self, gallery: str, call: Callable[[], T], *, short: bool = True
+    ) -> asyncio.Future[T]:
+        """Read from a gallery: at once where that is short and the engine idle."""
+        if not (short and gallery in self._open and self._engine.acquire(blocking=False)):
+            return self._submit(None, call)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            with _translated():
+                future.set_result(call())
+        except FaceIdError as error:
+            future.set_exception(error)
+        finally:
+            self._engine.release()
+        return future
 
     async def _write(self, gallery: str, call: Callable[[], T]) -> T:
         def write() -> T:
@@ -286,14 +272,15 @@ class EmbeddedStore:
 
         return await self._submit(gallery, write)
 
-    async def _submit(self, writes: str | None, call: Callable[[], T]) -> T:
-        """Run `call` in the worker; `writes` names the gallery that it changes."""
-        if self._worker is None or not self._worker.is_alive():
-            raise StoreUnavailable("The store is closed.")
+    def _submit(self, writes: str | None, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Have the worker run `call`; `writes` names the gallery that it changes."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(call, writes, loop, future))
-        return await future
+        if self._worker is None or not self._worker.is_alive():
+            future.set_exception(StoreUnavailable("The store is closed."))
+        else:
+            self._jobs.put(_Job(call, writes, loop, future))
+        return future
 
     def _work(self) -> None:
         closing = False
@@ -348,7 +335,7 @@ class EmbeddedStore:
 
     def _open_all(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock_folder(self._path)
+        self._lock = lock_folder(self._path)
         for folder in sorted(self._path.iterdir()):
             if folder.name.startswith(_NEW):
                 shutil.rmtree(folder)

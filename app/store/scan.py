@@ -20,6 +20,8 @@ from pathlib import Path
 _MAX_THREADS = 4
 _NAME = "edge-search"
 _PATIENCE_MS = 50
+# Looking costs 10 us.
+_LOOK_EVERY_S = 0.01
 
 
 def available_cores() -> list[int]:
@@ -73,12 +75,17 @@ class ScanThreads:
         self._threads = sorted(threads)
         self._cores = available_cores()
         self._apart = False
+        self._look_again = 0.0
 
     def place(self) -> None:
         """Keep the threads apart where nothing else runs, let them go where something does."""
         count = len(self._threads)
         if sys.platform != "linux" or not 1 < count <= len(self._cores):
             return
+        now = time.monotonic()
+        if now < self._look_again:
+            return
+        self._look_again = now + _LOOK_EVERY_S
         # Of all tasks that run, one is the caller, who sleeps during the scan.
         free = (os.cpu_count() or 1) - (_running_tasks() - 1)
         if free < count:

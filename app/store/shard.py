@@ -22,10 +22,8 @@ How it is laid out, and what was measured to decide it (2 cores, qdrant-edge-py 
 """
 
 import json
-import os
 import shutil
 import struct
-import sys
 import uuid
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -39,6 +37,7 @@ import qdrant_edge as edge
 from app.errors import FaceNotFound, PersonNotFound, StoreMismatch
 from app.store import records
 from app.store.base import Embedder, Face, FloatArray, GallerySize, Neighbour, Page, Person
+from app.store.files import sync
 from app.store.scan import ScanThreads, engine_threads, scan_threads
 
 # Person records per block: runs of this length are scanned at full speed.
@@ -52,17 +51,6 @@ _LARGE = 30_000
 
 _META_ID = 0
 _ALL = 2**31 - 1  # no limit
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
-    if sys.platform == "win32" and path.is_dir():
-        return  # a folder cannot be opened there
-    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def create(folder: Path, embedder: Embedder) -> None:

@@ -225,7 +225,7 @@ def test_an_acknowledged_write_needs_only_the_synced_log(
 
         store = EmbeddedStore(store_path, EMBEDDER)
         await store.open()
-        monkeypatch.setattr(shards.os, "fsync", watched)
+        monkeypatch.setattr(os, "fsync", watched)
         for number in range(20):
             ids += await enrol(store, "default", f"person-{number}", 2)
         monkeypatch.undo()

@@ -1,0 +1,41 @@
+"""What the embedded store asks of the file system."""
+
+import os
+import sys
+from pathlib import Path
+from typing import IO
+
+from app.errors import StoreLocked
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+
+def lock_folder(path: Path) -> IO[bytes]:
+    """Lock a folder until the file returned is closed or the process ends, however it ends."""
+    file = (path / ".lock").open("ab")
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise StoreLocked(
+            f"Another process uses the store in {path}. Stop it, or give this one a path of its "
+            "own; several processes share a Qdrant server instead."
+        ) from error
+    return file
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    if sys.platform == "win32" and path.is_dir():
+        return  # a folder cannot be opened there
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
