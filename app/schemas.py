@@ -204,7 +204,7 @@ class IdentifyAnswer(_Model):
                             "decision": "match",
                             "person_id": "grace",
                             "similarity": 0.965,
-                            "threshold": 0.341,
+                            "threshold": 0.323,
                             "candidates": [
                                 {"person_id": "grace", "similarity": 0.965},
                                 {"person_id": "eileen", "similarity": 0.187},
