@@ -134,12 +134,13 @@ class Shard:
         # Given anew, as the number of threads may be that of another machine. The dimension has
         # to be the shard's own: whether it is the embedder's is found out from its record.
         stored = json.loads((self._folder / "edge_config.json").read_text())
-        config = _config(stored["vectors"][records.VECTOR]["size"])
+        large = sum(entry.is_dir() for entry in (self._folder / "segments").iterdir()) > 1
+        # One segment is looked through by one thread; a second one, woken for nothing, has to
+        # find a core first, and every search waits for it.
+        threads = scan_threads() if large else 1
+        config = _config(stored["vectors"][records.VECTOR]["size"], threads)
         self._engine = edge.EdgeShard.load(str(self._folder), config)
-        large = self._engine.info().segments_count > 1
-        self._threads = ScanThreads(
-            engine_threads(others, count=scan_threads()) if large else set()
-        )
+        self._threads = ScanThreads(engine_threads(others, count=threads) if large else set())
 
     def close(self) -> None:
         self._engine.close()
@@ -352,7 +353,7 @@ class Shard:
         return self._engine.scroll(request)[0]
 
 
-def _config(dimension: int) -> edge.EdgeConfig:
+def _config(dimension: int, threads: int) -> edge.EdgeConfig:
     return edge.EdgeConfig(
         vectors={records.VECTOR: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Dot)},
         payload_memory=edge.Memory.Cached,
@@ -367,13 +368,13 @@ def _config(dimension: int) -> edge.EdgeConfig:
             # Nor merge what is scanned in parallel.
             default_segment_number=64,
         ),
-        max_search_threads=scan_threads(),
+        max_search_threads=threads,
     )
 
 
 def _new(folder: Path, dimension: int) -> edge.EdgeShard:
     """A new shard, open, with one empty segment."""
-    shard = edge.EdgeShard.create(str(folder), _config(dimension))
+    shard = edge.EdgeShard.create(str(folder), _config(dimension, threads=1))
     for key in ("person_id", "kind"):
         shard.update(edge.UpdateOperation.create_field_index(key, edge.KeywordIndexParams()))
     shard.flush()
