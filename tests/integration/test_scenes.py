@@ -31,7 +31,9 @@ def test_a_cast_is_enrolled_and_named_in_every_group_photo(
     crops = sorted(scenes.glob("bbt/*/*.png"))
     assert len(crops) == 40
     for crop in crops:
-        answer = client.post(f"/persons/{crop.parent.name}/faces", files={"image": crop.open("rb")})
+        answer = client.post(
+            f"/persons/{crop.parent.name}/faces", files={"image": crop.read_bytes()}
+        )
         assert answer.status_code == 201, f"{crop.name}: {answer.text}"
     persons = client.get("/persons").json()["persons"]
     assert {person["face_count"] for person in persons} == {5}
