@@ -9,6 +9,7 @@ cores. Without LFW the photo is one of tests/photos, scaled to LFW's size.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import multiprocessing.synchronize
@@ -61,10 +62,16 @@ end
 
 
 def photos(count: int) -> list[bytes]:
-    """LFW photos of distinct persons, all 250 x 250 with one main face."""
-    files = sorted(SHARED.glob("lfw/*/*_0001.jpg"))[:count]
+    """LFW photos of distinct persons, all 250 x 250 with exactly one face."""
+    detector = Detector(*open_session(SHIPPED_DETECTOR, DetectorSpec, "cpu", 1))
+    files = sorted(SHARED.glob("lfw/*/*_0001.jpg"))
+    single = (
+        data
+        for data in (file.read_bytes() for file in files)
+        if len(detector.detect(Photo(data, 10**8))) == 1
+    )
     if files:
-        return [file.read_bytes() for file in files]
+        return list(itertools.islice(single, count))
     image = cv2.imread(str(PHOTOS / "grace_hopper.jpg"))
     small = cv2.resize(image[60:560, :500], (250, 250), interpolation=cv2.INTER_AREA)
     return [
