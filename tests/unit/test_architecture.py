@@ -21,8 +21,14 @@ ALLOWED = {
         "app.errors", "app.inference", "app.store", "app.decision", "app.vision", "app.settings",
         "app.metrics",
     },
-    "training": {"app.vision", "app.models"},
+    "training": {"app.errors", "app.vision", "app.models"},
 }  # fmt: skip
+# Faces are found and cut out, and model files judged, by what the service itself runs.
+ALSO_ALLOWED = {
+    "training/data/alignment.py": {"app.inference"},
+    "training/data/prepare.py": {"app.inference"},
+    "training/evaluation/embedder.py": {"app.inference"},
+}
 
 
 def imports(file: Path) -> set[str]:
@@ -45,16 +51,18 @@ def test_a_package_imports_only_what_it_may(package: str) -> None:
     folder = ROOT.joinpath(*package.split("."))
     allowed = ALLOWED[package] | {package}
     for file in folder.rglob("*.py"):
+        path = file.relative_to(ROOT).as_posix()
+        more = ALSO_ALLOWED.get(path, set())
         wrong = {
             name
             for name in imports(file)
             if name != "app"
-            and not any(belongs(name, other) for other in allowed)
+            and not any(belongs(name, other) for other in allowed | more)
             and not any(belongs(other, name) for other in allowed)
         }
         if package == "training":
             wrong -= {name for name in wrong if name.startswith("torch")}
-        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+        assert not wrong, f"{path} imports {sorted(wrong)}"
 
 
 def test_the_service_never_loads_the_training_half() -> None:
