@@ -10,21 +10,29 @@ from training.errors import NoSpace
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write to that takes the place of `path` once the block has ended well.
+    """A file to write to, which takes the place of `path` once the block has ended well.
 
     Raises:
         NoSpace: the disk is full; `path` is what it was before.
     """
     partial = path.with_name(f".{path.name}.partial")
+    with full_disk_explained(path):
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_explained(path: Path) -> Iterator[None]:
+    """Raise `NoSpace` instead of the operating system's error when `path` is written to."""
     try:
-        yield partial
-        partial.replace(path)
+        yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(
-                f"No space left to write {path}. Make room and run the same command again; what "
-                "was written before is intact."
-            ) from None
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpace(
+            f"No space left to write {path}. Make room and run the same command again; what was "
+            "written before is intact."
+        ) from None

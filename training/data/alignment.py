@@ -40,7 +40,7 @@ class Aligner:
             raise NoFace("No face was found in the photo.")
         landmarks = main_face(faces, photo.size).landmarks
         square, _ = cut(photo, landmarks, ARCFACE_TEMPLATE + MARGIN, FACE_SIZE + 2 * MARGIN)
-        # Cutting a larger square averages and rounds a little differently.
+        # The larger square is averaged and rounded a little differently.
         square[MARGIN:-MARGIN, MARGIN:-MARGIN] = align(photo, landmarks)
         return cv2.imencode(".png", square[..., ::-1])[1].tobytes()
 

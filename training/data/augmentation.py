@@ -46,13 +46,13 @@ class Augmentation(BaseModel):
 
     def __call__(self, face: Image, margin: int, rng: np.random.Generator) -> Image:
         """Make a (112, 112, 3) uint8 RGB face of one with a margin, which stays as it is."""
-        # All at once: whether one change happens must not decide what the next draws.
         jitter, flip, occlusion, colour, grey, blur, low_resolution, jpeg = rng.random(8)
         left = top = margin
         if jitter < self.jitter:
             left, top = rng.integers(0, 2 * margin, 2, endpoint=True)
-        crop = face[top : top + FACE_SIZE, left : left + FACE_SIZE]
-        crop = np.ascontiguousarray(crop[:, ::-1] if flip < self.flip else crop)
+        crop = face[top : top + FACE_SIZE, left : left + FACE_SIZE].copy()
+        if flip < self.flip:
+            crop = _flip(crop)
         if occlusion < self.occlusion:
             crop = _occlude(crop, rng)
         if colour < self.colour:
@@ -68,15 +68,18 @@ class Augmentation(BaseModel):
         return crop
 
 
+def _flip(crop: Image) -> Image:
+    return np.asarray(cv2.flip(crop, 1), np.uint8)
+
+
 def _occlude(crop: Image, rng: np.random.Generator) -> Image:
     area = rng.uniform(0.02, 0.2) * FACE_SIZE**2
     ratio = np.exp(rng.uniform(np.log(0.3), np.log(1 / 0.3)))
     height = min(FACE_SIZE, round(np.sqrt(area * ratio)))
     width = min(FACE_SIZE, round(np.sqrt(area / ratio)))
     top, left = rng.integers(0, [FACE_SIZE - height, FACE_SIZE - width], endpoint=True)
-    occluded = crop.copy()
-    occluded[top : top + height, left : left + width] = rng.integers(0, 256, 3)
-    return occluded
+    crop[top : top + height, left : left + width] = rng.integers(0, 256, 3)
+    return crop
 
 
 def _change_colour(crop: Image, rng: np.random.Generator) -> Image:

@@ -43,6 +43,7 @@ class Ledger:
 
     def __enter__(self) -> Self:
         """Write the file anew, without what is no longer valid, and keep it open."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self._path) as path:
             path.write_text("".join(_line(entry) for entry in self.entries.values()))
         self._file = self._path.open("a", buffering=1)

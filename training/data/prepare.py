@@ -15,9 +15,9 @@ from app.errors import ImageError, NoFace
 from app.inference.pool import available_cores
 from training.data.alignment import Aligner
 from training.data.ledger import Entry, Ledger
-from training.data.photos import LeftOut, scan
+from training.data.photos import LeftOut, Photo, scan
 from training.errors import ForeignFolder
-from training.files import replacing
+from training.files import full_disk_explained, replacing
 
 LEDGER = "prepared.jsonl"
 
@@ -70,21 +70,14 @@ def prepare(
     """
     found = scan(photos)
     _check_output(output, photos)
-    output.mkdir(parents=True, exist_ok=True)
     align = Aligner()
     ledger = Ledger(output / LEDGER)
     removed = _remove_faces_without_photo(output, ledger, {photo.name for photo in found.photos})
-    jobs = []
-    for photo in found.photos:
-        face = _face_path(output, photo.name)
-        job = _Job(photo.name, photo.path, face, _fingerprint(photo.path, align.version))
-        known = ledger.entries.get(photo.name)
-        if not (known and known.fingerprint == job.fingerprint and (known.code or face.exists())):
-            jobs.append(job)
+    jobs = _find_jobs(found.photos, output, ledger, align.version)
     written = 0
     made = _in_parallel(lambda job: _make(align, job), jobs, workers or available_cores())
     console = Console(stderr=True)
-    with ledger, _no_threads_in_opencv(), closing(made):
+    with full_disk_explained(output), ledger, _no_threads_in_opencv(), closing(made):
         for entry in track(made, "preparing", len(jobs), console=console, disable=not progress):
             ledger.add(entry)
             written += not entry.code
@@ -101,11 +94,24 @@ def _check_output(output: Path, photos: Path) -> None:
     one, other = output.resolve(), photos.resolve()
     if one.is_relative_to(other) or other.is_relative_to(one):
         raise ForeignFolder(f"{output} and {photos} are one inside the other; keep them apart.")
-    if output.exists() and not (output / LEDGER).exists() and any(output.iterdir()):
+    is_empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not (is_empty or (output / LEDGER).is_file()):
         raise ForeignFolder(
             f"{output} holds files that `faceid-train prepare` has not written; choose a folder "
             "that is new or empty."
         )
+
+
+def _find_jobs(photos: list[Photo], output: Path, ledger: Ledger, version: str) -> list[_Job]:
+    """The photos that are new or have changed, or whose faces are no longer there."""
+    jobs = []
+    for photo in photos:
+        face = _face_path(output, photo.name)
+        job = _Job(photo.name, photo.path, face, _fingerprint(photo.path, version))
+        known = ledger.entries.get(photo.name)
+        if not (known and known.fingerprint == job.fingerprint and (known.code or face.exists())):
+            jobs.append(job)
+    return jobs
 
 
 def _face_path(output: Path, photo: str) -> Path:

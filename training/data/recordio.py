@@ -44,6 +44,8 @@ _LABEL = struct.Struct("<f")
 # Frame, header and the first label.
 _BEGINNING = _FRAME.size + _HEADER.size + _LABEL.size
 _AT_ONCE = 1 << 16
+# float32 holds no odd numbers beyond.
+_MOST_PERSONS = 1 << 24
 
 
 class _Record(NamedTuple):
@@ -148,14 +150,13 @@ class RecordFaces:
             labels[start : start + _AT_ONCE] = np.where(several, words[:, 8], words[:, 3]).view(
                 "<f4"
             )
-        persons = labels.astype(np.int64)
-        wrong = np.flatnonzero(~np.isfinite(labels) | (persons != labels))
+        wrong = np.flatnonzero(~((np.abs(labels) < _MOST_PERSONS) & (labels == np.floor(labels))))
         if len(wrong):
             first = int(wrong[0])
             raise InvalidRecords(
                 f"{self.source(first)} is labelled {labels[first]}, not with a person's number."
             )
-        return persons
+        return labels.astype(np.int64)
 
 
 def _read_index(path: Path, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
