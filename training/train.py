@@ -1,0 +1,582 @@
+"""Train a face embedder: one file, read from top to bottom.
+
+    faceid-train train sface-arcface --faces faces/ --output runs/a            # CPU or one GPU
+    faceid-train train sface-arcface --faces faces/ --output runs/a --resume   # go on
+    torchrun --nproc-per-node 4 --no-python \\
+        faceid-train train arcface --faces train.rec --output runs/b           # four GPUs
+
+With several GPUs each takes its part of every batch; the embeddings are gathered, and every
+GPU computes the loss of the whole batch. So all losses, also those that compare faces with
+each other, give what they give on one.
+
+Left in the output folder: `last.pt` to go on from, `best.pt` by the validation figure,
+`curves.png`, and `events/` for TensorBoard.
+"""
+
+import hashlib
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from training import backbones, checkpoint, losses
+from training.backbones import Backbone
+from training.backbones.cpu import keep_freed_memory
+from training.checkpoint import Checkpoint
+from training.cleaning import inspect_labels
+from training.curves import draw
+from training.data import FaceSet, PersonBatches, ShuffledBatches, split_persons, subset
+from training.data.dataset import TrainingFaces
+from training.errors import Diverged, InvalidCheckpoint, InvalidRecipe, Interrupted, TrainingError
+from training.recipe import Recipe, Training, differences
+from training.validation import judge, score
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+FACES_FOR_MEAN = 25
+"""Faces of each person whose mean embedding is where the loss's class weights start."""
+STEPS_BETWEEN_POINTS = 10
+"""Of the curves."""
+MOMENTUM = 0.9
+
+
+def train(
+    recipe: Recipe,
+    faces: FaceSet,
+    output: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    save_minutes: float = 10.0,
+    say: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Train until the recipe is done.
+
+    On a CPU, a run that was stopped and resumed gives the same weights as one that was not.
+
+    Args:
+        output: folder; made if it is not there.
+        resume: go on from `output/last.pt`; from the beginning if there is none yet.
+        device: "cpu", "cuda", or "auto".
+        workers: processes that read faces; by default as many as there is use for.
+        save_minutes: time between two writings of `last.pt`, besides those after each epoch.
+        say: told what happened, in a line.
+
+    Returns:
+        The figures of the best weights on the persons held out.
+
+    Raises:
+        DataError, InvalidRecipe: the faces or the recipe cannot be trained with.
+        InvalidCheckpoint: `last.pt` is of another run.
+        Diverged: the loss is not finite.
+        NoSpace: the disk is full; the files are what they were.
+        Interrupted: SIGINT or SIGTERM came; `last.pt` is written.
+    """
+    t = recipe.training
+    rank, world, place = _join(device)
+    on_cpu = place.type == "cpu"
+    if on_cpu:
+        keep_freed_memory()
+    if rank:
+        say = _ignore
+    precision = _precision(t, place, say)
+    if workers is None:
+        workers = min(os.cpu_count() or 1, 2 if on_cpu else 8)
+    if t.batch_size % world:
+        raise InvalidRecipe(f"training.batch_size: {t.batch_size} is no multiple of {world} GPUs.")
+
+    last, best = output / "last.pt", output / "best.pt"
+    before: Checkpoint | None = None
+    if last.exists():
+        if not resume:
+            raise TrainingError(f"{output} holds a run; --resume goes on with it.")
+        before = checkpoint.load(last)
+        if changed := differences(before.recipe, recipe):
+            raise InvalidCheckpoint(
+                f"{last} was trained by another recipe: {changed}. Resume with that one, or choose "
+                "another folder."
+            )
+    output.mkdir(parents=True, exist_ok=True)
+
+    # The backbone: random weights, or those to start from.
+    torch.manual_seed(recipe.seed)
+    backbone = _start(recipe).to(place, memory_format=torch.channels_last)
+    embed = _Embedding(backbone, place, precision, workers, rank, world)
+
+    # Who is trained on, and who is held out. Labels are inspected with the starting weights.
+    kept = _with_enough(faces, recipe.data.least_faces, say)
+    digest = hashlib.sha256("\n".join(faces.names).encode() + faces.labels.tobytes()).hexdigest()
+    if before is not None:
+        assert before.progress is not None
+        if before.progress["faces_sha256"] != digest:
+            raise InvalidCheckpoint(f"{last} was trained on other faces.")
+        kept = before.progress["kept"].numpy()
+    elif recipe.data.clean:
+        kept = _clean(embed, subset(faces, kept), kept, recipe.data.least_faces, say)
+    chosen = subset(faces, kept)
+    train_on, held_out = split_persons(chosen.labels, recipe.data.held_out, recipe.seed)
+    learnt, judged = subset(chosen, train_on), subset(chosen, held_out)
+    say(
+        f"{len(learnt):,} faces of {len(learnt.names):,} persons to train on, "
+        f"{len(judged):,} of {len(judged.names):,} others to validate on; {place.type}, {precision}"
+    )
+
+    # The loss, its class weights beginning at the persons' mean embeddings where those mean
+    # something already.
+    loss = losses.build(
+        recipe.loss.name,
+        dimension=recipe.model.dimension,
+        classes=len(learnt.names),
+        **recipe.loss.parameters,
+    ).to(place)
+    pretrained = recipe.model.start != "random"
+    if pretrained and before is None:
+        loss.initialise(_class_means(embed, learnt).to(place))
+
+    if loss.batches == "person":
+        persons = t.batch_size // t.faces_per_person
+        batches: Any = PersonBatches(learnt.labels, persons, t.faces_per_person, recipe.seed)
+    else:
+        batches = ShuffledBatches(learnt.labels, t.batch_size, recipe.seed)
+    everything = np.arange(len(learnt))
+    dataset = TrainingFaces(learnt, everything, recipe.augmentation, recipe.seed)
+
+    # One optimiser for both stages: what is frozen has no gradient and stays as it is.
+    groups = _groups(backbone, loss, t)
+    optimiser: torch.optim.Optimizer = (
+        torch.optim.SGD(groups, lr=t.rate, momentum=MOMENTUM)
+        if t.optimiser == "sgd"
+        else torch.optim.AdamW(groups, lr=t.rate)
+    )
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    scaler = torch.amp.GradScaler(place.type, enabled=precision == "float16" and not on_cpu)
+    anchors = [p.detach().clone() for p in backbone.parameters()] if t.stay_near else []
+
+    # Where this run is. Everything random in a step follows from the seed and its number.
+    epoch, done, step = 0, 0, 0
+    history: dict[str, list[list[float]]] = {"loss": [], "rate": [], "validation": []}
+    since: list[float] = []  # losses since the last point of the curves
+    best_figures: dict[str, float] = {}
+    if before is not None:
+        assert before.progress is not None
+        progress = before.progress
+        checkpoint.fill(backbone, before.weights, f"{last} is of another architecture")
+        checkpoint.fill(loss, progress["loss"], f"{last} is of another loss")
+        optimiser.load_state_dict(progress["optimiser"])
+        scaler.load_state_dict(progress["scaler"])
+        epoch, done, step = progress["position"]
+        history, since = progress["history"], progress["since"]
+        best_figures = progress["best_figures"]
+        say(f"Going on from epoch {epoch + 1}, step {step:,}.")
+
+    def save() -> None:
+        if rank:
+            return
+        progress = {
+            "faces_sha256": digest,
+            "kept": torch.from_numpy(kept),
+            "loss": loss.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "scaler": scaler.state_dict(),
+            "position": [epoch, done, step],
+            "history": history,
+            "since": since,
+            "best_figures": best_figures,
+        }
+        checkpoint.save(Checkpoint(recipe, _weights(backbone), best_figures, progress), last)
+
+    def validate() -> None:
+        nonlocal best_figures
+        figures = judge(embed(judged), judged.labels, recipe.seed)
+        name, value = score(figures)
+        history["validation"].append([epoch, figures[name]])
+        for figure, share in figures.items():
+            events.add_scalar(f"validation/{figure}", share, step)
+        listed = ", ".join(f"{figure} {100 * share:.2f} %" for figure, share in figures.items())
+        better = not best_figures or value > score(best_figures)[1]
+        say(f"epoch {epoch}: {listed}{' (best so far)' if better else ''}")
+        if better:
+            best_figures = figures
+            if not rank:
+                checkpoint.save(Checkpoint(recipe, _weights(backbone), figures), best)
+
+    events: Any = SummaryWriter(output / "events", purge_step=step) if not rank else _Silent()
+    if before is None and pretrained:
+        validate()
+
+    epochs = t.head_epochs + t.epochs
+    saved = time.monotonic()
+    with _Stop(world, place) as stop, _Bar(epochs, t.batch_size, disable=rank > 0) as bar:
+        wrapped: nn.Module | None = None
+        while epoch < epochs:
+            head_only = epoch < t.head_epochs
+            if wrapped is None or epoch == t.head_epochs:
+                backbone.trunk.requires_grad_(not head_only)
+                wrapped = _Objective(backbone, loss, precision)
+                if world > 1:
+                    wrapped = DistributedDataParallel(wrapped)
+            backbone.train()
+            backbone.trunk.train(not head_only)
+            if recipe.model.frozen_batch_norm:
+                for module in backbone.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+
+            dataset.set_epoch(epoch)
+            plan = batches.batches(epoch)
+            parts = [np.array_split(batch, world)[rank].tolist() for batch in plan[done:]]
+            for photos, labels, indices in _loader(dataset, parts, workers, place):
+                torch.manual_seed(recipe.seed << 32 | step)
+                at = epoch + done / len(plan)
+                begin, length = (0, t.head_epochs) if head_only else (t.head_epochs, t.epochs)
+                factor = _rate(at - begin, length, t.warm_up)
+                for group in optimiser.param_groups:
+                    group["lr"] = group["peak"] * factor
+                loss.progress((at - begin) / length if not head_only else 0.0)
+
+                value = wrapped(
+                    photos.to(place, non_blocking=True), labels.to(place, non_blocking=True)
+                )
+                current = value.item()
+                if not math.isfinite(current):
+                    named = ", ".join(learnt.source(int(i)) for i in indices)
+                    raise Diverged(
+                        f"The loss is {current} at step {step:,} (epoch {epoch + 1}); nothing was "
+                        f"changed by it. A lower training.rate may help. The batch: {named}."
+                    )
+                optimiser.zero_grad(set_to_none=True)
+                scaler.scale(value).backward()
+                scaler.unscale_(optimiser)
+                nn.utils.clip_grad_norm_(parameters, t.clip, foreach=True)
+                if anchors:
+                    _pull(backbone, anchors, t.stay_near)
+                scaler.step(optimiser)
+                scaler.update()
+
+                step, done = step + 1, done + 1
+                since.append(current)
+                if len(since) == STEPS_BETWEEN_POINTS:
+                    mean = sum(since) / len(since)
+                    since.clear()
+                    at = epoch + done / len(plan)
+                    history["loss"].append([at, mean])
+                    history["rate"].append([at, t.rate * factor])
+                    events.add_scalar("loss", mean, step)
+                    events.add_scalar("rate", t.rate * factor, step)
+                bar.advance(epoch, done, len(plan), current)
+                if stop.asked:
+                    save()
+                    raise Interrupted(f"Stopped after step {step:,}; --resume goes on from there.")
+                if time.monotonic() - saved > 60 * save_minutes:
+                    save()
+                    saved = time.monotonic()
+            epoch, done = epoch + 1, 0
+            validate()
+            save()
+            saved = time.monotonic()
+
+    events.close()
+    if not rank:
+        draw(history, score(best_figures)[0], output / "curves.png")
+    return best_figures
+
+
+# What the loop above is made of, in the order of its appearance.
+
+
+def _join(device: str) -> tuple[int, int, torch.device]:
+    """This process's number, how many there are (torchrun tells), and where it computes."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("PyTorch finds no CUDA device here; use --device cpu.")
+    place = torch.device(kind)
+    if kind == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(place)
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    return rank, world, place
+
+
+def _precision(t: Training, place: torch.device, say: Callable[[str], None]) -> str:
+    """The recipe's, if this device computes in it rather than imitates it."""
+    if t.precision == "bfloat16" and place.type == "cpu":
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            say("This CPU has no bfloat16 arithmetic; computing in float32.")
+            return "float32"
+    return t.precision
+
+
+def _start(recipe: Recipe) -> Backbone:
+    model = recipe.model
+    if model.start == "shipped":
+        return backbones.sface.load(dimension=model.dimension)
+    if model.start == "random":
+        return backbones.build(model.backbone, model.dimension)
+    return checkpoint.build(model, checkpoint.load(Path(model.start)).weights, model.start)
+
+
+def _with_enough(faces: FaceSet, least: int, say: Callable[[str], None]) -> IntArray:
+    """Indices of the faces of persons with at least `least` of them."""
+    counts = np.bincount(faces.labels)
+    if few := int((counts < least).sum()):
+        say(f"{few:,} persons with fewer than {least} faces are left out.")
+    return np.flatnonzero(counts[faces.labels] >= least)
+
+
+def _clean(
+    embed: "_Embedding", faces: FaceSet, kept: IntArray, least: int, say: Callable[[str], None]
+) -> IntArray:
+    """`kept` without the faces whose labels look wrong; of two persons who look like one, only
+    the one with more faces."""
+    good, same = inspect_labels(embed(faces, "inspecting labels"), faces.labels)
+    counts = np.bincount(faces.labels)
+    doubles = set()
+    for one, other in zip(*np.nonzero(np.triu(same, 1)), strict=True):
+        doubles.add(int(one if counts[one] < counts[other] else other))
+    good &= ~np.isin(faces.labels, list(doubles))
+    good &= np.bincount(faces.labels, good)[faces.labels] >= least
+    say(
+        f"{int((~good).sum()):,} of {len(faces):,} faces are left out: they look like somebody "
+        f"else or nobody, or belong to {len(doubles)} persons who look like another."
+    )
+    return kept[good]
+
+
+class _Embedding:
+    """Faces to unit embeddings by the backbone as it is now, all processes sharing the work."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        place: torch.device,
+        precision: str,
+        workers: int,
+        rank: int,
+        world: int,
+    ) -> None:
+        self._backbone, self._place, self._precision = backbone, place, precision
+        self._workers, self._rank, self._world = workers, rank, world
+
+    @torch.no_grad()
+    def __call__(self, faces: FaceSet, what: str = "validating") -> FloatArray:
+        """(n, d) float32."""
+        self._backbone.eval()
+        own = np.array_split(np.arange(len(faces)), self._world)[self._rank]
+        dataset = TrainingFaces(faces, own, None, 0)
+        parts = [part.tolist() for part in np.split(np.arange(len(own)), range(64, len(own), 64))]
+        found = []
+        console = Console(stderr=True)
+        quiet = self._rank > 0 or not console.is_terminal
+        for photos, _, _ in track(
+            _loader(dataset, parts, self._workers, self._place),
+            total=len(parts),
+            description=what,
+            console=console,
+            disable=quiet,
+            transient=True,
+        ):
+            with _half(self._place, self._precision):
+                found.append(self._backbone(photos.to(self._place, non_blocking=True)))
+        vectors = nn.functional.normalize(torch.cat(found)).cpu().numpy()
+        if self._world > 1:
+            everybody: list[Any] = [None] * self._world
+            dist.all_gather_object(everybody, vectors)
+            vectors = np.concatenate(everybody)
+        return vectors
+
+
+def _class_means(embed: _Embedding, faces: FaceSet) -> Tensor:
+    """Mean embedding of the first faces of each person, (persons, d)."""
+    by_person = np.argsort(faces.labels, kind="stable")
+    place = np.arange(len(faces)) - np.searchsorted(
+        faces.labels[by_person], faces.labels[by_person]
+    )
+    few = subset(faces, by_person[place < FACES_FOR_MEAN])
+    vectors = torch.from_numpy(embed(few, "class means"))
+    means = torch.zeros(len(faces.names), vectors.shape[1])
+    return nn.functional.normalize(means.index_add(0, torch.from_numpy(few.labels), vectors))
+
+
+def _groups(backbone: nn.Module, loss: nn.Module, t: Training) -> list[dict[str, Any]]:
+    """Parameters by their peak rate and decay. A pull to the start takes the place of decay."""
+    own = list(backbone.parameters())
+    decay = 0.0 if t.stay_near else t.weight_decay
+    groups = [
+        {"params": [p for p in own if p.ndim > 1], "peak": t.rate, "weight_decay": decay},
+        {"params": [p for p in own if p.ndim <= 1], "peak": t.rate, "weight_decay": 0.0},
+        {"params": list(loss.parameters()), "peak": t.loss_rate, "weight_decay": t.weight_decay},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+class _Objective(nn.Module):
+    """Faces and persons to the loss of the whole batch, parts on other GPUs included."""
+
+    def __init__(self, backbone: Backbone, loss: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.backbone, self.loss, self._precision = backbone, loss, precision
+
+    def forward(self, faces: Tensor, labels: Tensor) -> Tensor:
+        with _half(faces.device, self._precision):
+            embeddings = self.backbone(faces)
+        if dist.is_initialized():
+            # Its gradient is the sum of what every GPU asks for: their number times what the
+            # one loss asks for, which the mean that DDP takes puts right.
+            embeddings = torch.cat(all_gather(embeddings))
+            labels = torch.cat(all_gather(labels))
+        value: Tensor = self.loss(embeddings.float(), labels)
+        return value
+
+
+def _half(place: torch.device, precision: str) -> torch.autocast:
+    dtype = getattr(torch, precision)
+    return torch.autocast(place.type, dtype, enabled=dtype != torch.float32)
+
+
+def _loader(
+    dataset: TrainingFaces, parts: Sequence[Sequence[int]], workers: int, place: torch.device
+) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_sampler=parts,
+        num_workers=min(workers, len(parts)),
+        pin_memory=place.type == "cuda",
+        worker_init_fn=_begin_worker,
+    )
+
+
+def _begin_worker(_: int) -> None:
+    # Ctrl-C reaches them too, but it is for the loop to end well.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)
+
+
+def _rate(epochs_done: float, epochs: int, warm_up: float) -> float:
+    """Share of the peak rate: up in a line, down along a cosine."""
+    warm_up = min(warm_up, epochs / 2)
+    if epochs_done < warm_up:
+        return 0.01 + 0.99 * epochs_done / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (epochs_done - warm_up) / (epochs - warm_up)))
+
+
+@torch.no_grad()
+def _pull(backbone: nn.Module, anchors: list[Tensor], strength: float) -> None:
+    """Add the gradient of strength / 2 * |weights - anchors|^2."""
+    for p, anchor in zip(backbone.parameters(), anchors, strict=True):
+        if p.grad is not None:
+            p.grad.add_(p - anchor, alpha=strength)
+
+
+def _weights(backbone: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: value.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+        for name, value in backbone.state_dict().items()
+    }
+
+
+class _Stop:
+    """`asked` turns true on SIGINT or SIGTERM, on all processes in the same step; a second
+    signal ends the process at once."""
+
+    def __init__(self, world: int, place: torch.device) -> None:
+        self._world, self._place = world, place
+        self._came = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        self._came = True
+        signal.signal(number, self._before[number])
+
+    @property
+    def asked(self) -> bool:
+        if self._world == 1:
+            return self._came
+        came = torch.tensor(self._came, dtype=torch.int32, device=self._place)
+        dist.all_reduce(came, dist.ReduceOp.MAX)
+        return bool(came)
+
+
+class _Bar:
+    """Epoch, loss, faces a second and time left: a bar on a terminal, elsewhere a line a minute."""
+
+    def __init__(self, epochs: int, batch_size: int, disable: bool) -> None:
+        self._epochs, self._batch_size = epochs, batch_size
+        self._console = Console(stderr=True)
+        self._disable = disable
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}, {task.fields[speed]:.0f} faces/s,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self._console,
+            disable=disable or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=epochs, epoch=1, loss=math.nan, speed=0.0)
+        self._speed, self._loss = 0.0, math.nan
+        self._then = self._said = time.monotonic()
+
+    def __enter__(self) -> "_Bar":
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
+
+    def advance(self, epoch: int, done: int, batches: int, loss: float) -> None:
+        now = time.monotonic()
+        speed = self._batch_size / max(now - self._then, 1e-9)
+        self._then = now
+        self._speed = speed if not self._speed else 0.95 * self._speed + 0.05 * speed
+        self._loss = loss if math.isnan(self._loss) else 0.95 * self._loss + 0.05 * loss
+        at = epoch + done / batches
+        self._bar.update(
+            self._task, completed=at, epoch=epoch + 1, loss=self._loss, speed=self._speed
+        )
+        if not self._console.is_terminal and not self._disable and now - self._said > 60:
+            self._said = now
+            self._console.print(
+                f"epoch {at:.2f} of {self._epochs}: loss {self._loss:.3f}, "
+                f"{self._speed:.0f} faces/s"
+            )
+
+
+class _Silent:
+    """Stands in for the writer of events in all processes but the first."""
+
+    def add_scalar(self, *_: object) -> None: ...
+    def close(self) -> None: ...
+
+
+def _ignore(_: str) -> None: ...

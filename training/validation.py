@@ -1,0 +1,69 @@
+"""Figures by which checkpoints are compared, on persons none of them was trained on."""
+
+import numpy as np
+import numpy.typing as npt
+
+from training.errors import Unresolvable
+from training.evaluation import Verification, all_pairs, distances, search, split
+from training.evaluation.identification import draw_strangers
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+GALLERIES = 20
+"""Draws of who is enrolled, and with which photo: one alone says more about the draw."""
+
+
+def judge(embeddings: FloatArray, labels: IntArray, seed: int) -> dict[str, float]:
+    """Verification over all pairs, and identification with one photo of half the persons.
+
+    Args:
+        embeddings: (n, d) float32 of unit length.
+        labels: (n,) person of each face.
+
+    Returns:
+        Shares by name: "eer", "tar@far=..." at those rates the faces resolve and
+        "fnir@fpir=..." likewise, a mean over `GALLERIES` draws.
+
+    Raises:
+        Unresolvable: there are no two faces of one person, or faces of one person only.
+    """
+    first, second = all_pairs(labels, seed)
+    verification = Verification(
+        distances(embeddings, first, second, "cosine"), labels[first] == labels[second]
+    )
+    figures = verification.figures()
+    draws = [_identify(embeddings, labels, [seed, draw]) for draw in range(GALLERIES)]
+    for name in draws[0]:
+        figures[name] = float(np.mean([draw[name] for draw in draws]))
+    return {
+        name: float(value)
+        for name, value in figures.items()
+        if name == "eer" or name.startswith(("tar@far", "fnir@fpir"))
+    }
+
+
+def _identify(embeddings: FloatArray, labels: IntArray, seed: list[int]) -> dict[str, float]:
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))  # a person's first face is the one enrolled
+    shuffled = labels[order]
+    strangers = draw_strangers(shuffled, int(rng.integers(2**31)))
+    try:
+        found = search(embeddings[order], shuffled, split(shuffled, 1, strangers))
+    except Unresolvable:
+        return {}
+    figures = found.figures()
+    return {name: float(figures[name]) for name in figures if name.startswith("fnir@")}
+
+
+def score(figures: dict[str, float]) -> tuple[str, float]:
+    """What checkpoints are chosen by: the name of a figure, and a number that rises with it.
+
+    It is the TAR at the lowest FAR the faces resolve: that tail decides about identification in
+    large galleries. Where they resolve none it is the EER.
+    """
+    rates = [name for name in figures if name.startswith("tar@far")]
+    if not rates:
+        return "eer", -figures["eer"]
+    name = min(rates, key=lambda name: float(name.partition("=")[2]))
+    return name, figures[name]
