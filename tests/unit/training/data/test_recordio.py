@@ -178,7 +178,7 @@ def test_damaged_bytes_are_refused_or_read_and_nothing_else(insightface: Path) -
     whole = insightface.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(200):
+    for _ in range(100):
         data = bytearray(whole)
         # Frames and headers rather than pixels.
         start = int(rng.choice([0, 40, 76, whole.index(MAGIC, 80)]))
@@ -190,4 +190,4 @@ def test_damaged_bytes_are_refused_or_read_and_nothing_else(insightface: Path) -
                 faces.read(index)
         except DataError:
             refused += 1
-    assert refused > 30
+    assert refused > 15
