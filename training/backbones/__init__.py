@@ -2,12 +2,19 @@
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
+from training.backbones.iresnet import IResNet
 from training.backbones.layers import Backbone
+from training.backbones.mobilefacenet import MobileFaceNet
 from training.backbones.sface import SFace
 from training.errors import InvalidRecipe
 
 BACKBONES: dict[str, Callable[[int, float], Backbone]] = {
+    "mobilefacenet": MobileFaceNet,
+    "iresnet18": partial(IResNet, 18),
+    "iresnet50": partial(IResNet, 50),
+    "iresnet100": partial(IResNet, 100),
     "sface": SFace,
 }
 

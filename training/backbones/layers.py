@@ -50,6 +50,14 @@ class Standardise(nn.Module):
         return (faces.permute(0, 3, 1, 2).float() - 127.5) / 128
 
 
+def embedding_norm(dimension: int, eps: float = 1e-5) -> nn.BatchNorm1d:
+    """The batch normalisation after ArcFace's fully connected layer. Its factors stay 1, as
+    its authors have it: all components of an embedding keep the same variance."""
+    layer = nn.BatchNorm1d(dimension, eps)
+    layer.weight.requires_grad_(False)
+    return layer
+
+
 def initialise(module: nn.Module) -> None:
     """Kaiming initialisation of convolutions followed by PReLUs of slope 0.25
     (He et al., "Delving Deep into Rectifiers", ICCV 2015)."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from app.models.spec import SHIPPED_EMBEDDER
 from training.backbones.cpu import DepthwiseConv, PReLU
-from training.backbones.layers import Backbone, Standardise, initialise
+from training.backbones.layers import Backbone, Standardise, embedding_norm, initialise
 from training.errors import InvalidCheckpoint
 from training.export import graph
 
@@ -57,7 +57,7 @@ class SFace(Backbone):
             nn.Dropout(dropout),
             nn.Flatten(),
             nn.Linear(channels * 7 * 7, dimension),
-            nn.BatchNorm1d(dimension, HEAD_EPS),
+            embedding_norm(dimension, HEAD_EPS),
         )
         super().__init__(nn.Sequential(Standardise(), *blocks), head, dimension)
         initialise(self)
