@@ -25,7 +25,7 @@ import os
 import struct
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -102,33 +102,7 @@ class RecordFaces:
         source = self.source(index)
         with self.path.open("rb") as file:
             file.seek(int(self._offsets[index]))
-            parts: list[bytes] = []
-            place = -1
-            while place not in (_WHOLE, _LAST):
-                frame = file.read(_FRAME.size)
-                if len(frame) < _FRAME.size:
-                    raise InvalidRecords(f"{source} is cut off; download the file again.")
-                magic, length = _FRAME.unpack(frame)
-                place = length >> 29
-                if magic != _MAGIC or (place in (_WHOLE, _FIRST)) == bool(parts):
-                    raise InvalidRecords(
-                        f"{source} does not begin where the .idx says; are the files a pair?"
-                    )
-                length &= _LENGTH
-                if length > self._size - file.tell():
-                    raise InvalidRecords(f"{source} is cut off; download the file again.")
-                parts.append(file.read(length))
-                file.seek(-length % 4, os.SEEK_CUR)
-        payload = _MAGIC.to_bytes(4, "little").join(parts)
-        if len(payload) < _HEADER.size:
-            raise InvalidRecords(f"{source} is too short to hold a face.")
-        flag, label, _, _ = _HEADER.unpack_from(payload)
-        if flag == 0:
-            return _Record(np.array([label], np.float32), payload[_HEADER.size :])
-        begin = _HEADER.size + _LABEL.size * flag
-        if len(payload) < begin:
-            raise InvalidRecords(f"{source} is too short for its {flag:,} labels.")
-        return _Record(np.frombuffer(payload, "<f4", flag, _HEADER.size), payload[begin:])
+            return _unpack(_read_payload(file, self._size, source), source)
 
     def _read_labels(self) -> npt.NDArray[np.int64]:
         """The person of each record, from its first bytes."""
@@ -138,14 +112,10 @@ class RecordFaces:
             offsets = self._offsets[start : start + _AT_ONCE]
             words = data[offsets[:, None] + np.arange(_BEGINNING)].view("<u4")
             begins = (words[:, 0] == _MAGIC) & (words[:, 1] >> 29 <= _FIRST)
-            wrong = np.flatnonzero(
-                ~(begins & ((words[:, 1] & _LENGTH) >= _BEGINNING - _FRAME.size))
-            )
+            is_long = (words[:, 1] & _LENGTH) >= _BEGINNING - _FRAME.size
+            wrong = np.flatnonzero(~(begins & is_long))
             if len(wrong):
-                raise InvalidRecords(
-                    f"{self.source(start + int(wrong[0]))} does not begin where the .idx says; "
-                    "are the files a pair?"
-                )
+                raise InvalidRecords(_misplaced(self.source(start + int(wrong[0]))))
             several = words[:, 2] > 0
             labels[start : start + _AT_ONCE] = np.where(several, words[:, 8], words[:, 3]).view(
                 "<f4"
@@ -157,6 +127,41 @@ class RecordFaces:
                 f"{self.source(first)} is labelled {labels[first]}, not with a person's number."
             )
         return labels.astype(np.int64)
+
+
+def _read_payload(file: BinaryIO, size: int, source: str) -> bytes:
+    """The parts of the record that begins here, in a file of `size` bytes."""
+    parts: list[bytes] = []
+    place = None
+    while place not in (_WHOLE, _LAST):
+        frame = file.read(_FRAME.size)
+        if len(frame) < _FRAME.size:
+            raise InvalidRecords(f"{source} is cut off; download the file again.")
+        magic, length = _FRAME.unpack(frame)
+        place, length = length >> 29, length & _LENGTH
+        if magic != _MAGIC or (place in (_WHOLE, _FIRST)) == bool(parts):
+            raise InvalidRecords(_misplaced(source))
+        if length > size - file.tell():
+            raise InvalidRecords(f"{source} is cut off; download the file again.")
+        parts.append(file.read(length))
+        file.seek(-length % 4, os.SEEK_CUR)
+    return _MAGIC.to_bytes(4, "little").join(parts)
+
+
+def _unpack(payload: bytes, source: str) -> _Record:
+    if len(payload) < _HEADER.size:
+        raise InvalidRecords(f"{source} is too short to hold a face.")
+    flag, label, _, _ = _HEADER.unpack_from(payload)
+    if flag == 0:
+        return _Record(np.array([label], np.float32), payload[_HEADER.size :])
+    begin = _HEADER.size + _LABEL.size * flag
+    if len(payload) < begin:
+        raise InvalidRecords(f"{source} is too short for its {flag:,} labels.")
+    return _Record(np.frombuffer(payload, "<f4", flag, _HEADER.size), payload[begin:])
+
+
+def _misplaced(source: str) -> str:
+    return f"{source} does not begin where the .idx says; are the files a pair?"
 
 
 def _read_index(path: Path, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
