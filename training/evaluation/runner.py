@@ -1,0 +1,93 @@
+"""From files to a report on disk: what `faceid-train evaluate` does."""
+
+from pathlib import Path
+
+from training.data import Faces, FaceSet, open_faces, open_pairs, read_bin
+from training.errors import InvalidPairs
+from training.evaluation.embedder import Embedder, FloatArray, embed_faces, open_embedder
+from training.evaluation.evaluate import RESAMPLES, compile_report, measure_faces, measure_pairs
+from training.evaluation.page import write_html
+from training.evaluation.report import Model, Report
+from training.files import replacing
+
+
+def run(
+    model: Path,
+    faces: FaceSet | Path,
+    *,
+    baseline: Path | None = None,
+    pairs: Path | None = None,
+    output: Path,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    progress: bool = True,
+) -> Report:
+    """Evaluate a model file, or two side by side, and write `report.json` and `report.html`.
+
+    Args:
+        model, baseline: canonical ONNX files.
+        faces: labelled faces or what `open_faces` opens, or else one of InsightFace's `.bin`
+            files: pairs, and nothing but pairs.
+        pairs: a list in LFW's format of pairs of these faces, which have to be in folders.
+        output: folder; made if it is not there.
+
+    Raises:
+        InvalidModel, DataError: a file is not what it should be.
+        Unresolvable: too few people or faces for any evaluation.
+        NoSpace: the disk is full.
+    """
+    files = [model] if baseline is None else [model, baseline]
+    embedders = [open_embedder(file) for file in files]
+    about = _describe(files, embedders)
+
+    def embed(what: Faces) -> list[FloatArray]:
+        return [
+            embed_faces(embedder, what, progress=known.name if progress else None)
+            for embedder, known in zip(embedders, about, strict=True)
+        ]
+
+    if isinstance(faces, Path) and faces.suffix == ".bin":
+        listed = read_bin(faces)
+        sections = measure_pairs(embed(listed.faces), listed, seed, resamples, progress)
+        size = len(listed.faces), 0
+    else:
+        labelled = open_faces(faces) if isinstance(faces, Path) else faces
+        embeddings = embed(labelled)
+        sections = measure_faces(embeddings, labelled.labels, seed, resamples, progress)
+        size = len(labelled), len(labelled.names)
+        if pairs is not None:
+            if not isinstance(faces, Path):
+                raise InvalidPairs("A list of pairs needs the folder its faces are in.")
+            listed = open_pairs(pairs, faces)
+            places = {labelled.source(i): i for i in range(len(labelled))}
+            rows = [places[listed.faces.source(i)] for i in range(len(listed.faces))]
+            chosen = [part[rows] for part in embeddings]
+            sections += measure_pairs(chosen, listed, seed, resamples, progress)
+
+    dataset = faces.name if isinstance(faces, Path) else "labelled faces"
+    report = compile_report(about, sections, dataset, size, seed, resamples)
+    output.mkdir(parents=True, exist_ok=True)
+    with replacing(output / "report.json") as partial:
+        partial.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_html(report, output / "report.html")
+    return report
+
+
+def _describe(files: list[Path], embedders: list[Embedder]) -> list[Model]:
+    names = [embedder.spec.name for embedder in embedders]
+    if len(set(names)) < len(names):
+        # A model trained from another may still bear its name.
+        names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        names[1] += " (baseline)"
+    return [
+        Model(
+            name=name,
+            file=file.name,
+            dimension=embedder.spec.dimension,
+            licence=embedder.spec.licence,
+            training_data=embedder.spec.training_data,
+            weights_sha256=embedder.spec.weights_sha256,
+        )
+        for name, file, embedder in zip(names, files, embedders, strict=True)
+    ]
