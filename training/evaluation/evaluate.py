@@ -297,10 +297,8 @@ def _unit(embeddings: FloatArray) -> FloatArray:
 
 
 def _result(experiment: Experiment, samples: Mapping[str, Array]) -> Result:
-    figures = {
-        name: Figure(value=None, reason=reason) for name, reason in experiment.unresolved.items()
-    }
-    curves = {}
+    figures: dict[str, Figure] = {}
+    curves: dict[str, Curve] = {}
     for name, value in experiment.figures().items():
         low, high = interval(samples[name]) if samples else (None, None)
         if isinstance(value, float):
@@ -317,6 +315,8 @@ def _result(experiment: Experiment, samples: Mapping[str, Array]) -> Result:
                 low=() if low is None else _row(low),
                 high=() if high is None else _row(high),
             )
+    for name, reason in experiment.unresolved.items():
+        figures[name] = Figure(value=None, reason=reason)
     if isinstance(experiment, Verification):
         curves |= _distributions(experiment)
     return Result(figures=figures, curves=curves)

@@ -52,13 +52,15 @@ p { margin: 0 0 10px; max-width: 80ch; }
 .tile { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
 .tile b { display: block; font-size: 24px; line-height: 1.3; letter-spacing: -0.01em; }
 .tile span { display: block; font-size: 13px; color: var(--soft); }
-.plots { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); }
+.plots { display: grid; gap: 16px;
+  grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
 figure { margin: 0 0 16px; background: #fff; border: 1px solid var(--line); border-radius: 10px;
   padding: 14px 16px 10px; min-width: 0; }
 figure svg { width: 100%; height: auto; display: block; }
 svg text { font-family: inherit !important; }
 figcaption { font-size: 13px; margin-top: 6px; }
-.scroll { overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 10px; }
+.scroll { margin-bottom: 20px; overflow-x: auto; background: #fff; border-radius: 10px;
+  border: 1px solid var(--line); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 14px; text-align: right; border-top: 1px solid var(--line);
   white-space: nowrap; vertical-align: top; }
@@ -271,7 +273,10 @@ def _rows(report: Report, sections: Sequence[Section]) -> dict[str, list[str]]:
     results = [result for section in sections for result in section.results]
     if not results:
         return {}
-    rows = {name: [_cell(name, r.figures[name]) for r in results] for name in results[0].figures}
+    # What is not resolved comes last; it belongs beside what is.
+    kinds = [name.partition("=")[0] for name in results[0].figures]
+    names = sorted(results[0].figures, key=lambda name: kinds.index(name.partition("=")[0]))
+    rows = {name: [_cell(name, result.figures[name]) for result in results] for name in names}
     if len(report.models) > 1:
         for name, cells in rows.items():
             cells.append(_difference(name, sections[0].differences.get(name)))

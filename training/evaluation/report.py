@@ -183,7 +183,8 @@ def quantity(name: str) -> Quantity:
             meaning = "persons missed, when so many strangers are called somebody"
             return Quantity(f"FNIR at FPIR {share}", True, False, meaning)
     place = name.removeprefix("rank-")
-    return Quantity(f"Rank {place}", True, True, f"person is among the first {place}")
+    meaning = "person comes first" if place == "1" else f"person is among the first {place}"
+    return Quantity(f"Rank {place}", True, True, meaning)
 
 
 def power(rate: str) -> str:
