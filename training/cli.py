@@ -1,6 +1,5 @@
 """The command line `faceid-train`: from photos to a model file the service runs."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 

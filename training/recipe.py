@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from training import losses
 from training.data import Augmentation
 from training.errors import InvalidRecipe
 
@@ -167,10 +168,20 @@ def parse(table: dict[str, Any], origin: str) -> Recipe:
         InvalidRecipe: with a line for each key that is wrong.
     """
     try:
-        return Recipe.model_validate(table)
+        recipe = Recipe.model_validate(table)
     except ValidationError as error:
         lines = [_explain(part["loc"], part["type"], part["msg"]) for part in error.errors()]
         raise InvalidRecipe("\n".join([f"{origin}:", *lines])) from None
+    try:  # each loss knows its own parameters
+        losses.build(
+            recipe.loss.name,
+            dimension=recipe.model.dimension,
+            classes=2,
+            **recipe.loss.parameters,
+        )
+    except InvalidRecipe as error:
+        raise InvalidRecipe(f"{origin}:\n  {error}") from None
+    return recipe
 
 
 def differences(a: Recipe, b: Recipe) -> str:

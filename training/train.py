@@ -44,7 +44,7 @@ from training.cleaning import inspect_labels
 from training.curves import draw
 from training.data import FaceSet, PersonBatches, ShuffledBatches, split_persons, subset
 from training.data.dataset import TrainingFaces
-from training.errors import Diverged, InvalidCheckpoint, InvalidRecipe, Interrupted, TrainingError
+from training.errors import Diverged, Interrupted, InvalidCheckpoint, InvalidRecipe, TrainingError
 from training.recipe import Recipe, Training, differences
 from training.validation import judge, score
 
@@ -320,10 +320,10 @@ def _join(device: str) -> tuple[int, int, torch.device]:
 
 def _precision(t: Training, place: torch.device, say: Callable[[str], None]) -> str:
     """The recipe's, if this device computes in it rather than imitates it."""
-    if t.precision == "bfloat16" and place.type == "cpu":
-        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            say("This CPU has no bfloat16 arithmetic; computing in float32.")
-            return "float32"
+    imitated = place.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if t.precision == "bfloat16" and imitated:
+        say("This CPU has no bfloat16 arithmetic; computing in float32.")
+        return "float32"
     return t.precision
 
 
@@ -379,8 +379,8 @@ class _Embedding:
         self._workers, self._rank, self._world = workers, rank, world
 
     @torch.no_grad()
-    def __call__(self, faces: FaceSet, what: str = "validating") -> FloatArray:
-        """(n, d) float32."""
+    def raw(self, faces: FaceSet, what: str) -> Tensor:
+        """(n, d) float32 on the CPU, not normalised."""
         self._backbone.eval()
         own = np.array_split(np.arange(len(faces)), self._world)[self._rank]
         dataset = TrainingFaces(faces, own, None, 0)
@@ -398,24 +398,30 @@ class _Embedding:
         ):
             with _half(self._place, self._precision):
                 found.append(self._backbone(photos.to(self._place, non_blocking=True)))
-        vectors = nn.functional.normalize(torch.cat(found)).cpu().numpy()
+        vectors = torch.cat(found).cpu()
         if self._world > 1:
             everybody: list[Any] = [None] * self._world
             dist.all_gather_object(everybody, vectors)
-            vectors = np.concatenate(everybody)
+            vectors = torch.cat(everybody)
+        return vectors
+
+    def __call__(self, faces: FaceSet, what: str = "validating") -> FloatArray:
+        """(n, d) float32 of unit length."""
+        vectors: FloatArray = nn.functional.normalize(self.raw(faces, what)).numpy()
         return vectors
 
 
 def _class_means(embed: _Embedding, faces: FaceSet) -> Tensor:
-    """Mean embedding of the first faces of each person, (persons, d)."""
+    """Mean raw embedding of the first faces of each person, (persons, d)."""
     by_person = np.argsort(faces.labels, kind="stable")
     place = np.arange(len(faces)) - np.searchsorted(
         faces.labels[by_person], faces.labels[by_person]
     )
     few = subset(faces, by_person[place < FACES_FOR_MEAN])
-    vectors = torch.from_numpy(embed(few, "class means"))
-    means = torch.zeros(len(faces.names), vectors.shape[1])
-    return nn.functional.normalize(means.index_add(0, torch.from_numpy(few.labels), vectors))
+    vectors = embed.raw(few, "class means")
+    labels = torch.from_numpy(few.labels)
+    sums = torch.zeros(len(faces.names), vectors.shape[1]).index_add(0, labels, vectors)
+    return sums / torch.bincount(labels)[:, None]
 
 
 def _groups(backbone: nn.Module, loss: nn.Module, t: Training) -> list[dict[str, Any]]:
