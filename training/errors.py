@@ -14,7 +14,10 @@
     ├── NoSpace             a file could not be written in full; the one before it is intact
     ├── Diverged            the loss is not finite
     ├── Interrupted         somebody asked the run to stop; it can be resumed
+    ├── InvalidSource       a foreign model that cannot be brought into the service's form
     └── ParityError         an exported model does not compute what its source computes
+
+Anything else that is raised is a mistake of ours.
 """
 
 
@@ -59,6 +62,9 @@ class Diverged(TrainingError): ...
 
 
 class Interrupted(TrainingError): ...
+
+
+class InvalidSource(TrainingError): ...
 
 
 class ParityError(TrainingError): ...
