@@ -1,7 +1,7 @@
 """How far a figure would move with other people: intervals by resampling persons.
 
 Comparisons that share a person are not independent: some faces are hard, some are everybody's
-double. Resampling comparisons ignores that and gives intervals several times too narrow, so
+double. Resampling comparisons ignores that and gives intervals that are too narrow, so
 *persons* are drawn with replacement (the subsets bootstrap of Bolle, Ratha and Pankanti,
 "Error analysis of pattern recognition systems", CVIU 93, 2004; Poh and Bengio, PAMI 29, 2007).
 If person p was drawn w_p times, their genuine comparisons count w_p times and a comparison
@@ -9,7 +9,9 @@ with person q counts w_p w_q times: a person drawn twice is never compared with 
 and ratios of such sums need no recentring (what goes wrong otherwise: Conti and Clemencon,
 "Assessing uncertainty in similarity scoring", ICLR 2024). Where pairs hardly share persons,
 as in a short pair list, the product makes intervals wider than they need be (Owen, "The
-pigeonhole bootstrap", 2007), never narrower.
+pigeonhole bootstrap", 2007). In simulations 95 % intervals held the truth in 92 to 99 % of all
+cases, but in 83 % for a rate that rested on a single false match: no draw holds an extreme that
+was not seen, which is one more reason to refuse such rates.
 
 Two models are compared on the same draws, so that what is common to both cancels out.
 """

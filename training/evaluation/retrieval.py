@@ -14,7 +14,7 @@ from training.evaluation.bootstrap import Means
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-_AT_ONCE = 1024
+_AT_ONCE = 512
 
 
 def retrieve(embeddings: FloatArray, labels: IntArray) -> Means:

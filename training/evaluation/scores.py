@@ -22,8 +22,8 @@ IntArray = npt.NDArray[np.int64]
 EXPECTED = 10.0
 """False matches to be expected at a rate before it is worth measuring.
 
-With ten, the rate a threshold really has lies within about 60 % of the one it was chosen for
-(95 %, Poisson); with one, anything up to five times it.
+With ten, the true rate lies between half and about twice of what was seen (95 %, Poisson);
+with one, anywhere up to five times of it.
 """
 
 # Rates are quotients of sums of weights; this is what their rounding may cost.

@@ -119,6 +119,11 @@ def test_persons_are_weighed_by_how_often_they_were_drawn() -> None:
     assert np.isnan(experiment.figures(np.zeros(1000))["rank-1"])
 
 
+def test_without_a_probe_nobody_is_identified() -> None:
+    with pytest.raises(Unresolvable, match="needs a probe"):
+        found([], [], np.full(200, 0.1))
+
+
 def test_few_strangers_resolve_no_rate() -> None:
     experiment = found([1], [0.5], np.full(200, 0.1))
     assert set(experiment.unresolved) == {"fnir@fpir=1e-02"}
