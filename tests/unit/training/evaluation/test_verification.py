@@ -89,6 +89,29 @@ def test_accuracy_is_that_of_ten_folds_worked_out_by_hand() -> None:
     assert figures["accuracy error"] == pytest.approx(np.std(accuracies, ddof=1) / 10**0.5)
 
 
+def test_accuracy_counts_the_pairs_of_persons_as_often_as_they_were_drawn() -> None:
+    vectors, labels = populate(0, persons=20)
+    first, second = all_pairs(labels, seed=0, impostors=150)
+    one, other = labels[first], labels[second]
+    distance, fold = distances(vectors, first, second, "cosine"), np.arange(len(first)) % 3
+    weights = np.random.default_rng(0).integers(0, 4, 20).astype(float)
+    counts = np.where(one == other, weights[one], weights[one] * weights[other]).astype(int)
+    repeated = np.repeat(np.arange(len(first)), counts)
+    resampled = Verification(distance, one == other, (one, other), fold)
+    expected = Verification(distance[repeated], (one == other)[repeated], fold=fold[repeated])
+    np.testing.assert_allclose(resampled.fold_accuracies(weights), expected.fold_accuracies())
+
+
+def test_where_no_threshold_helps_nothing_is_accepted() -> None:
+    # In either fold the nearest pairs are strangers.
+    found = Verification(
+        np.array([1.0, 2, 3, 1, 2, 3]),
+        np.array([False, False, True] * 2),
+        fold=np.repeat([0, 1], 3),
+    )
+    np.testing.assert_allclose(found.fold_accuracies(), 2 / 3)
+
+
 def test_one_fold_is_no_cross_validation() -> None:
     with pytest.raises(Unresolvable, match="at least two"):
         Verification(np.array([1.0, 2.0]), np.array([True, False]), fold=np.zeros(2, int))
