@@ -23,7 +23,7 @@ def judge(embeddings: FloatArray, labels: IntArray, seed: int) -> dict[str, floa
 
     Returns:
         Shares by name: "eer", "tar@far=..." at those rates the faces resolve and
-        "fnir@fpir=..." likewise, a mean over `GALLERIES` draws.
+        "fnir@fpir=..." at those that every one of `GALLERIES` draws does, their mean.
 
     Raises:
         Unresolvable: there are no two faces of one person, or faces of one person only.
@@ -34,7 +34,8 @@ def judge(embeddings: FloatArray, labels: IntArray, seed: int) -> dict[str, floa
     )
     figures = verification.figures()
     draws = [_identify(embeddings, labels, [seed, draw]) for draw in range(GALLERIES)]
-    for name in draws[0]:
+    # Draws with few strangers resolve fewer rates; a mean over some of them would be another's.
+    for name in set.intersection(*map(set, draws)):
         figures[name] = float(np.mean([draw[name] for draw in draws]))
     return {
         name: float(value)
