@@ -1,5 +1,6 @@
 """What a training run leaves on disk: tensors and plain values, read without running code."""
 
+import hashlib
 import io
 import json
 import os
@@ -8,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from training import backbones
-from training.backbones import Backbone
+from training.backbones.layers import Backbone
+from training.data import FaceSet, subset
 from training.errors import InvalidCheckpoint, InvalidRecipe
 from training.files import replacing
 from training.recipe import Model, Recipe, parse
@@ -28,12 +31,16 @@ class Checkpoint:
         recipe: what it was trained by.
         weights: of the backbone, float32 on the CPU.
         figures: of these weights on the persons held out, by name.
+        faces_sha256: digest of the labelled faces it was trained on, see `digest`.
+        held_out: which of them it was not trained but validated on, (n,) int64.
         progress: what `train` needs to go on; None where nobody is to go on from.
     """
 
     recipe: Recipe
     weights: dict[str, Tensor]
     figures: dict[str, float]
+    faces_sha256: str
+    held_out: Tensor
     progress: dict[str, Any] | None = None
 
 
@@ -50,12 +57,23 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
             "recipe": checkpoint.recipe.model_dump_json(),
             "weights": checkpoint.weights,
             "figures": checkpoint.figures,
+            "faces_sha256": checkpoint.faces_sha256,
+            "held_out": checkpoint.held_out,
             "progress": checkpoint.progress,
         },
         buffer,
     )
+    write(path, buffer.getbuffer())
+
+
+def write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file in full or not at all, power cut included.
+
+    Raises:
+        NoSpace: as in `save`.
+    """
     with replacing(path) as partial, partial.open("wb") as file:
-        file.write(buffer.getbuffer())
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
@@ -71,14 +89,34 @@ def load(path: Path) -> Checkpoint:
             raise InvalidCheckpoint(
                 f"{path} has format {content['format']}; this version reads {FORMAT}."
             )
-        recipe = parse(json.loads(content["recipe"]), str(path))
-        return Checkpoint(recipe, content["weights"], content["figures"], content["progress"])
+        del content["format"]
+        recipe = parse(json.loads(content.pop("recipe")), str(path))
+        return Checkpoint(recipe=recipe, **content)
     except OSError as error:
         raise InvalidCheckpoint(f"{path}: {error.strerror}.") from None
     except InvalidRecipe as error:
         raise InvalidCheckpoint(f"{error}\nIt was written by another version.") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError):
         raise InvalidCheckpoint(f"{path} is damaged, or no checkpoint of faceid-train.") from None
+
+
+def digest(faces: FaceSet) -> str:
+    """SHA-256 of the persons' names and of whose each face is; a moved folder keeps it."""
+    names = "\n".join(faces.names).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(names + faces.labels.tobytes()).hexdigest()
+
+
+def strangers(faces: FaceSet, *trained: Checkpoint) -> FaceSet:
+    """Those of `faces` whose persons none of these was trained on.
+
+    All, if they are not the faces they were trained on: then nobody here can know.
+    """
+    sha256 = digest(faces)
+    unseen = np.arange(len(faces))
+    for checkpoint in trained:
+        if checkpoint.faces_sha256 == sha256:
+            unseen = np.intersect1d(unseen, checkpoint.held_out.numpy())
+    return subset(faces, unseen)
 
 
 def build(model: Model, weights: dict[str, Tensor], origin: str) -> Backbone:

@@ -1,13 +1,26 @@
 """The command line `faceid-train`: from photos to a model file the service runs."""
 
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 # Whatever needs PyTorch is imported by the command that uses it.
+from app.errors import FaceIdError
 from training.errors import Interrupted, TrainingError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from app.models.spec import Calibration, EmbedderSpec
+    from training.checkpoint import Checkpoint
+    from training.data import FaceSet
 
 app = typer.Typer(
     help="Train a face embedder and bring it into the form the service runs.\n\n"
@@ -25,6 +38,18 @@ Faces = Annotated[
         metavar="DIR", help="Aligned faces, a folder per person; or a RecordIO file, *.rec."
     ),
 ]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+Output = Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model file to write.")]
+Name = Annotated[str, typer.Option(help="Of the model: letters, digits, '.', '_' and '-'.")]
+Licence = Annotated[str, typer.Option(help="Under which the weights may be used.")]
+TrainingData = Annotated[str, typer.Option(help="What they learnt from, in a few words.")]
+Dataset = Annotated[str, typer.Option(help="What the card calls the faces of the calibration.")]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option("--faces", metavar="DIR", help="Calibrate on these: people the model never saw."),
+]
+
+_DATASET = "aligned faces of people it was not trained on"
 
 _EXTRA = {"matplotlib", "onnx", "onnxscript", "pytorch_metric_learning", "sklearn", "scipy",
           "tensorboard", "torch"}  # fmt: skip
@@ -36,7 +61,7 @@ def main() -> None:
     except Interrupted as error:
         _complain(error)
         raise SystemExit(130) from None
-    except TrainingError as error:
+    except (TrainingError, FaceIdError) as error:
         _complain(error)
         raise SystemExit(1) from None
     except ModuleNotFoundError as error:
@@ -46,8 +71,41 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+def _say(line: str) -> None:
+    Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(line)
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    drawn = Table(title=title, title_justify="left")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(str, row))
+    Console(highlight=False, markup=False, emoji=False).print(drawn)
+
+
 def _complain(error: object) -> None:
     typer.secho(f"faceid-train: {error}", fg="red", err=True)
+
+
+@app.command()
+def prepare(
+    photos: Annotated[
+        Path, typer.Argument(metavar="PHOTOS", help="Holds a folder of photos for each person.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="For the aligned faces.")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; unset: one a core.")] = None,
+) -> None:
+    """Find, align and store the faces of photos. Run again, it does only what is new."""
+    from training.data.prepare import prepare as run
+
+    report = run(photos, output, workers=workers, progress=Console(stderr=True).is_terminal)
+    if report.left_out:
+        _table("Left out", ["photo", "code", "why"], report.left_out)
+    _say(
+        f"{report.written} faces written, {report.present} already there, "
+        f"{report.removed} removed, {len(report.left_out)} photos left out."
+    )
 
 
 @app.command()
@@ -62,7 +120,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="As training.epochs=2; repeatable."),
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Computes.")] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that read faces; unset: enough.")
     ] = None,
@@ -70,7 +128,7 @@ def train(
         float, typer.Option(min=0, help="Between two checkpoints within an epoch.")
     ] = 10.0,
 ) -> None:
-    """Train by a recipe; several GPUs with torchrun."""
+    """Train by a recipe, on the CPU, a GPU, or several with torchrun."""
     from training import recipe as recipes
     from training.data import open_faces
     from training.train import train as run
@@ -84,26 +142,208 @@ def train(
         device=device,
         workers=workers,
         save_minutes=save_minutes,
-        say=Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print,
+        say=_say,
     )
 
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An embedder, canonical ONNX.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="An embedder's ONNX file, or a checkpoint.")
+    ],
     faces: Annotated[
         Path,
-        typer.Argument(metavar="FACES", help="Aligned faces of people it never saw, or *.bin."),
+        typer.Argument(
+            metavar="FACES", help="Aligned faces of people it never saw, or pairs, *.bin."
+        ),
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="For report.json and report.html.")],
     baseline: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Another embedder to compare with.")
+        Path | None, typer.Option(metavar="MODEL", help="Another embedder to compare with.")
     ] = None,
     pairs: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A list of pairs in LFW's format.")
     ] = None,
 ) -> None:
-    """Measure an embedder, alone or against another, with confidence intervals."""
+    """Measure an embedder, alone or beside another, with confidence intervals.
+
+    Of the faces a checkpoint was trained on, only the persons it held out are measured on.
+    """
+    from training.data import open_faces
     from training.evaluation import run
 
-    run(model, faces, baseline=baseline, pairs=pairs, output=output)
+    files = [model] if baseline is None else [model, baseline]
+    trained = []
+    judged: Path | FaceSet = faces
+    with tempfile.TemporaryDirectory() as folder:
+        for number, file in enumerate(files):
+            if file.suffix == ".pt":
+                from training import checkpoint
+
+                trained.append(checkpoint.load(file))
+                # As the service would run it.
+                files[number] = Path(folder, f"{number}-{file.stem}.onnx")
+                exported = _to_onnx(trained[-1], f"checkpoint-{number + 1}", "", "")
+                files[number].write_bytes(exported.SerializeToString())
+        if trained and pairs is None and faces.suffix != ".bin":
+            judged = checkpoint.strangers(open_faces(faces), *trained)
+        report = run(files[0], judged, baseline=[*files, None][1], pairs=pairs, output=output)
+    _say(report.verdict)
+    _say(f"{output / 'report.html'}, {output / 'report.json'}")
+
+
+@app.command()
+def export(
+    trained: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Such as best.pt.")],
+    output: Output,
+    name: Name,
+    licence: Licence,
+    training_data: TrainingData,
+    faces: Calibrate = None,
+    dataset: Dataset = _DATASET,
+) -> None:
+    """Turn a checkpoint into the file the service runs, calibrated, with its card.
+
+    Of the faces it was trained on, only the persons held out are calibrated on.
+    """
+    from training import checkpoint
+    from training.data import open_faces
+    from training.export.publish import publish
+
+    loaded = checkpoint.load(trained)
+    strangers = checkpoint.strangers(open_faces(faces), loaded) if faces else None
+    spec = publish(
+        _to_onnx(loaded, name, licence, training_data),
+        output,
+        faces=strangers,
+        dataset=dataset,
+        made_with=_command(),
+        recipe=loaded.recipe,
+        figures=loaded.figures,
+    )
+    _show(output, spec)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="Somebody's embedder.")],
+    output: Output,
+    preset: Annotated[
+        str, typer.Option(help="What it wants at its input: insightface, adaface, ...")
+    ],
+    name: Name,
+    licence: Licence,
+    training_data: TrainingData,
+    faces: Calibrate = None,
+    dataset: Dataset = _DATASET,
+) -> None:
+    """Bring another embedder of 112 x 112 ArcFace crops into the form the service runs."""
+    from training.data import open_faces
+    from training.export import third_party
+    from training.export.publish import describer, publish
+
+    wants = third_party.preset(preset)
+    proto = third_party.load(source)
+    model = third_party.convert(
+        proto,
+        wants,
+        lambda dimension: describer(
+            name=name,
+            licence=licence,
+            origin=f"{source.name}, converted",
+            training_data=training_data,
+            dimension=dimension,
+        ),
+    )
+    strangers = open_faces(faces) if faces else None
+    spec = publish(model, output, faces=strangers, dataset=dataset, made_with=_command())
+    _show(output, spec)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="It is changed in place.")],
+    faces: Faces,
+    dataset: Dataset = _DATASET,
+) -> None:
+    """Measure how similar strangers look to a model, and write it into the file."""
+    from training.data import open_faces
+    from training.export.calibrate import calibrate as run
+
+    _show_calibration(run(model, open_faces(faces), dataset))
+
+
+@app.command()
+def interpolate(
+    start: Annotated[
+        Path, typer.Argument(metavar="START", help="A checkpoint, or SFace's ONNX file.")
+    ],
+    end: Annotated[Path, typer.Argument(metavar="END", help="A checkpoint trained from there.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.pt", help="The best mix.")],
+    faces: Faces,
+    mixes: Annotated[int, typer.Option(min=2, help="How many, both ends included.")] = 11,
+    device: Device = "auto",
+) -> None:
+    """Mix the weights of two checkpoints, and keep the mix that is best on persons held out."""
+    from training.data import open_faces
+    from training.interpolate import interpolate as run
+
+    judged: dict[float, dict[str, float]] = {}
+    alphas = [i / (mixes - 1) for i in range(mixes)]
+    best = run(
+        start,
+        end,
+        open_faces(faces),
+        output,
+        alphas=alphas,
+        device=device,
+        report=judged.__setitem__,
+    )
+    _table(
+        "Mixes, on persons held out",
+        ["share of END", *judged[best]],
+        [
+            [f"{alpha:.2f}", *(f"{100 * share:.2f} %" for share in figures.values())]
+            for alpha, figures in judged.items()
+        ],
+    )
+    _say(f"{output}: {best:.2f} of END.")
+
+
+def _to_onnx(trained: "Checkpoint", name: str, licence: str, training_data: str) -> "ModelProto":
+    from training import checkpoint
+    from training.export.embedder import to_onnx
+    from training.export.publish import describer
+
+    model = trained.recipe.model
+    describe = describer(
+        name=name,
+        licence=licence,
+        origin=f"{trained.recipe.about} ({model.backbone}, {trained.recipe.loss.name})",
+        training_data=training_data,
+        dimension=model.dimension,
+    )
+    return to_onnx(checkpoint.build(model, trained.weights, "The checkpoint"), describe)
+
+
+def _command() -> str:
+    """This call, for the card: what lies where on this machine is nobody's business."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["faceid-train", *words])
+
+
+def _show(output: Path, spec: "EmbedderSpec") -> None:
+    if spec.calibration is not None:
+        _show_calibration(spec.calibration)
+    _say(f"{output}, {output.with_suffix('.md')}")
+
+
+def _show_calibration(calibration: "Calibration") -> None:
+    _table(
+        f"{calibration.impostor_pairs:,} pairs of strangers",
+        ["FMR", "cosine >=", "manhattan <="],
+        [
+            [f"{value:g}" for value in row]
+            for row in zip(calibration.fmr, calibration.cosine, calibration.manhattan, strict=True)
+        ],
+    )

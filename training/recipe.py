@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training import losses
+from training.backbones import BACKBONES
 from training.data import Augmentation
 from training.errors import InvalidRecipe
 
@@ -29,7 +30,7 @@ class _Table(BaseModel):
 class Model(_Table):
     """
     Attributes:
-        backbone: a name `training.backbones.build` knows.
+        backbone: a key of `training.backbones.BACKBONES`.
         dimension: components of the embedding.
         start: "random"; "shipped", the weights of `app/models/sface.onnx` (for `sface`; of
             another dimension than 128, the head's are random); or the path of a checkpoint.
@@ -37,13 +38,18 @@ class Model(_Table):
             hundred people would estimate worse ones.
     """
 
-    backbone: Literal["mobilefacenet", "iresnet18", "iresnet50", "iresnet100", "sface"]
+    backbone: str
     dimension: int = Field(default=128, ge=2, le=4096)
     start: str = "random"
     frozen_batch_norm: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
+        if self.backbone not in BACKBONES:
+            near = _nearest(self.backbone, list(BACKBONES))
+            raise ValueError(
+                f"there is no backbone {self.backbone!r}{near}; there are {', '.join(BACKBONES)}"
+            )
         if self.start not in ("random", "shipped") and not self.start.endswith(".pt"):
             raise ValueError('start is "random", "shipped" or the path of a checkpoint, *.pt')
         if self.start == "shipped" and self.backbone != "sface":
@@ -173,7 +179,7 @@ def parse(table: dict[str, Any], origin: str) -> Recipe:
         lines = [_explain(part["loc"], part["type"], part["msg"]) for part in error.errors()]
         raise InvalidRecipe("\n".join([f"{origin}:", *lines])) from None
     try:  # each loss knows its own parameters
-        losses.build(
+        loss = losses.build(
             recipe.loss.name,
             dimension=recipe.model.dimension,
             classes=2,
@@ -181,6 +187,12 @@ def parse(table: dict[str, Any], origin: str) -> Recipe:
         )
     except InvalidRecipe as error:
         raise InvalidRecipe(f"{origin}:\n  {error}") from None
+    size, each = recipe.training.batch_size, recipe.training.faces_per_person
+    if loss.batches == "person" and (size % each or size < 2 * each):
+        raise InvalidRecipe(
+            f"{origin}:\n  training.batch_size: {size} is not {each} faces each "
+            "(training.faces_per_person) of two persons or more."
+        )
     return recipe
 
 
@@ -195,7 +207,7 @@ def differences(a: Recipe, b: Recipe) -> str:
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")

@@ -13,38 +13,43 @@ Left in the output folder: `last.pt` to go on from, `best.pt` by the validation 
 `curves.png`, and `events/` for TensorBoard.
 """
 
-import hashlib
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from training import backbones, checkpoint, losses
-from training.backbones import Backbone
 from training.backbones.cpu import keep_freed_memory
+from training.backbones.layers import Backbone
 from training.checkpoint import Checkpoint
 from training.cleaning import inspect_labels
 from training.curves import draw
 from training.data import FaceSet, PersonBatches, ShuffledBatches, split_persons, subset
 from training.data.dataset import TrainingFaces
-from training.errors import Diverged, Interrupted, InvalidCheckpoint, InvalidRecipe, TrainingError
+from training.embedding import embed, embed_raw
+from training.errors import (
+    Diverged,
+    Interrupted,
+    InvalidCheckpoint,
+    InvalidRecipe,
+    TooFewPersons,
+    TrainingError,
+)
+from training.place import Place, choose
 from training.recipe import Recipe, Training, differences
 from training.validation import judge, score
 
@@ -92,17 +97,11 @@ def train(
         Interrupted: SIGINT or SIGTERM came; `last.pt` is written.
     """
     t = recipe.training
-    rank, world, place = _join(device)
-    on_cpu = place.type == "cpu"
-    if on_cpu:
-        keep_freed_memory()
-    if rank:
+    place = choose(device, t.precision, workers, say)
+    if place.rank:
         say = _ignore
-    precision = _precision(t, place, say)
-    if workers is None:
-        workers = min(os.cpu_count() or 1, 2 if on_cpu else 8)
-    if t.batch_size % world:
-        raise InvalidRecipe(f"training.batch_size: {t.batch_size} is no multiple of {world} GPUs.")
+    if place.on_cpu:
+        keep_freed_memory()
 
     last, best = output / "last.pt", output / "best.pt"
     before: Checkpoint | None = None
@@ -110,6 +109,9 @@ def train(
         if not resume:
             raise TrainingError(f"{output} holds a run; --resume goes on with it.")
         before = checkpoint.load(last)
+        if before.progress is None:
+            raise InvalidCheckpoint(f"{last} holds weights only; there is nothing to go on from.")
+        progress = before.progress
         if changed := differences(before.recipe, recipe):
             raise InvalidCheckpoint(
                 f"{last} was trained by another recipe: {changed}. Resume with that one, or choose "
@@ -119,25 +121,27 @@ def train(
 
     # The backbone: random weights, or those to start from.
     torch.manual_seed(recipe.seed)
-    backbone = _start(recipe).to(place, memory_format=torch.channels_last)
-    embed = _Embedding(backbone, place, precision, workers, rank, world)
+    backbone = _start(recipe).to(place.device)
 
     # Who is trained on, and who is held out. Labels are inspected with the starting weights.
     kept = _with_enough(faces, recipe.data.least_faces, say)
-    digest = hashlib.sha256("\n".join(faces.names).encode() + faces.labels.tobytes()).hexdigest()
+    faces_sha256 = checkpoint.digest(faces)
     if before is not None:
-        assert before.progress is not None
-        if before.progress["faces_sha256"] != digest:
+        if before.faces_sha256 != faces_sha256:
             raise InvalidCheckpoint(f"{last} was trained on other faces.")
-        kept = before.progress["kept"].numpy()
+        kept = progress["kept"].numpy()
     elif recipe.data.clean:
-        kept = _clean(embed, subset(faces, kept), kept, recipe.data.least_faces, say)
+        candidates = subset(faces, kept)
+        vectors = embed(backbone, candidates, place, "inspecting labels")
+        kept = kept[_believable(vectors, candidates.labels, recipe.data.least_faces, say)]
     chosen = subset(faces, kept)
     train_on, held_out = split_persons(chosen.labels, recipe.data.held_out, recipe.seed)
     learnt, judged = subset(chosen, train_on), subset(chosen, held_out)
+    unseen = torch.from_numpy(kept[held_out])
     say(
         f"{len(learnt):,} faces of {len(learnt.names):,} persons to train on, "
-        f"{len(judged):,} of {len(judged.names):,} others to validate on; {place.type}, {precision}"
+        f"{len(judged):,} of {len(judged.names):,} others to validate on; "
+        f"{place.device}, {place.precision}"
     )
 
     # The loss, its class weights beginning at the persons' mean embeddings where those mean
@@ -147,16 +151,21 @@ def train(
         dimension=recipe.model.dimension,
         classes=len(learnt.names),
         **recipe.loss.parameters,
-    ).to(place)
-    pretrained = recipe.model.start != "random"
-    if pretrained and before is None:
-        loss.initialise(_class_means(embed, learnt).to(place))
+    ).to(place.device)
+    if recipe.model.start != "random" and before is None:
+        loss.initialise(_class_means(backbone, learnt, place).to(place.device))
 
     if loss.batches == "person":
         persons = t.batch_size // t.faces_per_person
         batches: Any = PersonBatches(learnt.labels, persons, t.faces_per_person, recipe.seed)
     else:
         batches = ShuffledBatches(learnt.labels, t.batch_size, recipe.seed)
+    if not (first := batches.batches(0)):
+        raise TooFewPersons(f"{len(learnt):,} faces fill no batch; lower training.batch_size.")
+    if len(first[0]) % place.world:
+        raise InvalidRecipe(
+            f"training.batch_size: {len(first[0])} is not divisible by {place.world} GPUs."
+        )
     everything = np.arange(len(learnt))
     dataset = TrainingFaces(learnt, everything, recipe.augmentation, recipe.seed)
 
@@ -168,7 +177,8 @@ def train(
         else torch.optim.AdamW(groups, lr=t.rate)
     )
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    scaler = torch.amp.GradScaler(place.type, enabled=precision == "float16" and not on_cpu)
+    halved = place.precision == "float16" and not place.on_cpu
+    scaler = torch.amp.GradScaler(place.device.type, enabled=halved)
     anchors = [p.detach().clone() for p in backbone.parameters()] if t.stay_near else []
 
     # Where this run is. Everything random in a step follows from the seed and its number.
@@ -177,8 +187,6 @@ def train(
     since: list[float] = []  # losses since the last point of the curves
     best_figures: dict[str, float] = {}
     if before is not None:
-        assert before.progress is not None
-        progress = before.progress
         checkpoint.fill(backbone, before.weights, f"{last} is of another architecture")
         checkpoint.fill(loss, progress["loss"], f"{last} is of another loss")
         optimiser.load_state_dict(progress["optimiser"])
@@ -188,11 +196,14 @@ def train(
         best_figures = progress["best_figures"]
         say(f"Going on from epoch {epoch + 1}, step {step:,}.")
 
+    def keep(path: Path, figures: dict[str, float], progress: Any = None) -> None:
+        weights = _weights(backbone)
+        checkpoint.save(Checkpoint(recipe, weights, figures, faces_sha256, unseen, progress), path)
+
     def save() -> None:
-        if rank:
+        if place.rank:
             return
         progress = {
-            "faces_sha256": digest,
             "kept": torch.from_numpy(kept),
             "loss": loss.state_dict(),
             "optimiser": optimiser.state_dict(),
@@ -202,11 +213,11 @@ def train(
             "since": since,
             "best_figures": best_figures,
         }
-        checkpoint.save(Checkpoint(recipe, _weights(backbone), best_figures, progress), last)
+        keep(last, best_figures, progress)
 
     def validate() -> None:
         nonlocal best_figures
-        figures = judge(embed(judged), judged.labels, recipe.seed)
+        figures = judge(embed(backbone, judged, place), judged.labels, recipe.seed)
         name, value = score(figures)
         history["validation"].append([epoch, figures[name]])
         for figure, share in figures.items():
@@ -216,23 +227,23 @@ def train(
         say(f"epoch {epoch}: {listed}{' (best so far)' if better else ''}")
         if better:
             best_figures = figures
-            if not rank:
-                checkpoint.save(Checkpoint(recipe, _weights(backbone), figures), best)
+            if not place.rank:
+                keep(best, figures)
 
-    events: Any = SummaryWriter(output / "events", purge_step=step) if not rank else _Silent()
-    if before is None and pretrained:
+    events: Any = SummaryWriter(output / "events", purge_step=step) if not place.rank else _Silent()
+    if before is None:
         validate()
 
     epochs = t.head_epochs + t.epochs
     saved = time.monotonic()
-    with _Stop(world, place) as stop, _Bar(epochs, t.batch_size, disable=rank > 0) as bar:
+    with _Stop(place) as stop, _Bar(epochs, t.batch_size, place.rank > 0) as bar:
         wrapped: nn.Module | None = None
         while epoch < epochs:
             head_only = epoch < t.head_epochs
             if wrapped is None or epoch == t.head_epochs:
                 backbone.trunk.requires_grad_(not head_only)
-                wrapped = _Objective(backbone, loss, precision)
-                if world > 1:
+                wrapped = _Objective(backbone, loss, place)
+                if place.world > 1:
                     wrapped = DistributedDataParallel(wrapped)
             backbone.train()
             backbone.trunk.train(not head_only)
@@ -243,8 +254,10 @@ def train(
 
             dataset.set_epoch(epoch)
             plan = batches.batches(epoch)
-            parts = [np.array_split(batch, world)[rank].tolist() for batch in plan[done:]]
-            for photos, labels, indices in _loader(dataset, parts, workers, place):
+            parts = [
+                np.array_split(batch, place.world)[place.rank].tolist() for batch in plan[done:]
+            ]
+            for photos, labels, indices in place.loader(dataset, parts):
                 torch.manual_seed(recipe.seed << 32 | step)
                 at = epoch + done / len(plan)
                 begin, length = (0, t.head_epochs) if head_only else (t.head_epochs, t.epochs)
@@ -254,14 +267,16 @@ def train(
                 loss.progress((at - begin) / length if not head_only else 0.0)
 
                 value = wrapped(
-                    photos.to(place, non_blocking=True), labels.to(place, non_blocking=True)
+                    photos.to(place.device, non_blocking=True),
+                    labels.to(place.device, non_blocking=True),
                 )
                 current = value.item()
                 if not math.isfinite(current):
                     named = ", ".join(learnt.source(int(i)) for i in indices)
                     raise Diverged(
-                        f"The loss is {current} at step {step:,} (epoch {epoch + 1}); nothing was "
-                        f"changed by it. A lower training.rate may help. The batch: {named}."
+                        f"The loss is {current} at step {step:,} (epoch {epoch + 1}). The last "
+                        "checkpoint is good; a lower training.rate may help. The batch: "
+                        f"{named}."
                     )
                 optimiser.zero_grad(set_to_none=True)
                 scaler.scale(value).backward()
@@ -295,36 +310,14 @@ def train(
             saved = time.monotonic()
 
     events.close()
-    if not rank:
+    if place.world > 1:
+        dist.destroy_process_group()
+    if not place.rank:
         draw(history, score(best_figures)[0], output / "curves.png")
     return best_figures
 
 
 # What the loop above is made of, in the order of its appearance.
-
-
-def _join(device: str) -> tuple[int, int, torch.device]:
-    """This process's number, how many there are (torchrun tells), and where it computes."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("PyTorch finds no CUDA device here; use --device cpu.")
-    place = torch.device(kind)
-    if kind == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(place)
-    if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
-    return rank, world, place
-
-
-def _precision(t: Training, place: torch.device, say: Callable[[str], None]) -> str:
-    """The recipe's, if this device computes in it rather than imitates it."""
-    imitated = place.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if t.precision == "bfloat16" and imitated:
-        say("This CPU has no bfloat16 arithmetic; computing in float32.")
-        return "float32"
-    return t.precision
 
 
 def _start(recipe: Recipe) -> Backbone:
@@ -344,81 +337,31 @@ def _with_enough(faces: FaceSet, least: int, say: Callable[[str], None]) -> IntA
     return np.flatnonzero(counts[faces.labels] >= least)
 
 
-def _clean(
-    embed: "_Embedding", faces: FaceSet, kept: IntArray, least: int, say: Callable[[str], None]
-) -> IntArray:
-    """`kept` without the faces whose labels look wrong; of two persons who look like one, only
-    the one with more faces."""
-    good, same = inspect_labels(embed(faces, "inspecting labels"), faces.labels)
-    counts = np.bincount(faces.labels)
-    doubles = set()
-    for one, other in zip(*np.nonzero(np.triu(same, 1)), strict=True):
-        doubles.add(int(one if counts[one] < counts[other] else other))
-    good &= ~np.isin(faces.labels, list(doubles))
-    good &= np.bincount(faces.labels, good)[faces.labels] >= least
+def _believable(
+    embeddings: FloatArray, labels: IntArray, least: int, say: Callable[[str], None]
+) -> npt.NDArray[np.bool_]:
+    """The faces whose labels look right; of two persons who look like one, only those of the
+    one with more faces."""
+    good, same = inspect_labels(embeddings, labels)
+    counts = np.bincount(labels)
+    pairs = zip(*np.nonzero(np.triu(same, 1)), strict=True)
+    doubles = {int(a if counts[a] < counts[b] else b) for a, b in pairs}
+    good &= ~np.isin(labels, list(doubles))
+    good &= np.bincount(labels, good)[labels] >= least
     say(
-        f"{int((~good).sum()):,} of {len(faces):,} faces are left out: they look like somebody "
+        f"{int((~good).sum()):,} of {len(labels):,} faces are left out: they look like somebody "
         f"else or nobody, or belong to {len(doubles)} persons who look like another."
     )
-    return kept[good]
+    return good
 
 
-class _Embedding:
-    """Faces to unit embeddings by the backbone as it is now, all processes sharing the work."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        place: torch.device,
-        precision: str,
-        workers: int,
-        rank: int,
-        world: int,
-    ) -> None:
-        self._backbone, self._place, self._precision = backbone, place, precision
-        self._workers, self._rank, self._world = workers, rank, world
-
-    @torch.no_grad()
-    def raw(self, faces: FaceSet, what: str) -> Tensor:
-        """(n, d) float32 on the CPU, not normalised."""
-        self._backbone.eval()
-        own = np.array_split(np.arange(len(faces)), self._world)[self._rank]
-        dataset = TrainingFaces(faces, own, None, 0)
-        parts = [part.tolist() for part in np.split(np.arange(len(own)), range(64, len(own), 64))]
-        found = []
-        console = Console(stderr=True)
-        quiet = self._rank > 0 or not console.is_terminal
-        for photos, _, _ in track(
-            _loader(dataset, parts, self._workers, self._place),
-            total=len(parts),
-            description=what,
-            console=console,
-            disable=quiet,
-            transient=True,
-        ):
-            with _half(self._place, self._precision):
-                found.append(self._backbone(photos.to(self._place, non_blocking=True)))
-        vectors = torch.cat(found).cpu()
-        if self._world > 1:
-            everybody: list[Any] = [None] * self._world
-            dist.all_gather_object(everybody, vectors)
-            vectors = torch.cat(everybody)
-        return vectors
-
-    def __call__(self, faces: FaceSet, what: str = "validating") -> FloatArray:
-        """(n, d) float32 of unit length."""
-        vectors: FloatArray = nn.functional.normalize(self.raw(faces, what)).numpy()
-        return vectors
-
-
-def _class_means(embed: _Embedding, faces: FaceSet) -> Tensor:
+def _class_means(backbone: Backbone, faces: FaceSet, place: Place) -> Tensor:
     """Mean raw embedding of the first faces of each person, (persons, d)."""
-    by_person = np.argsort(faces.labels, kind="stable")
-    place = np.arange(len(faces)) - np.searchsorted(
-        faces.labels[by_person], faces.labels[by_person]
-    )
-    few = subset(faces, by_person[place < FACES_FOR_MEAN])
-    vectors = embed.raw(few, "class means")
+    order = np.argsort(faces.labels, kind="stable")
+    persons = faces.labels[order]
+    nth = np.arange(len(order)) - np.searchsorted(persons, persons)
+    few = subset(faces, order[nth < FACES_FOR_MEAN])
+    vectors = embed_raw(backbone, few, place, "class means")
     labels = torch.from_numpy(few.labels)
     sums = torch.zeros(len(faces.names), vectors.shape[1]).index_add(0, labels, vectors)
     return sums / torch.bincount(labels)[:, None]
@@ -439,44 +382,23 @@ def _groups(backbone: nn.Module, loss: nn.Module, t: Training) -> list[dict[str,
 class _Objective(nn.Module):
     """Faces and persons to the loss of the whole batch, parts on other GPUs included."""
 
-    def __init__(self, backbone: Backbone, loss: nn.Module, precision: str) -> None:
+    def __init__(self, backbone: Backbone, loss: nn.Module, place: Place) -> None:
         super().__init__()
-        self.backbone, self.loss, self._precision = backbone, loss, precision
+        self.backbone, self.loss, self._place = backbone, loss, place
 
     def forward(self, faces: Tensor, labels: Tensor) -> Tensor:
-        with _half(faces.device, self._precision):
+        with self._place.autocast():
             embeddings = self.backbone(faces)
-        if dist.is_initialized():
+        if self._place.world > 1:
             # Its gradient is the sum of what every GPU asks for: their number times what the
             # one loss asks for, which the mean that DDP takes puts right.
-            embeddings = torch.cat(all_gather(embeddings))
-            labels = torch.cat(all_gather(labels))
-        value: Tensor = self.loss(embeddings.float(), labels)
+            embeddings, labels = _gather(embeddings), _gather(labels)
+        value: Tensor = self.loss(embeddings, labels)
         return value
 
 
-def _half(place: torch.device, precision: str) -> torch.autocast:
-    dtype = getattr(torch, precision)
-    return torch.autocast(place.type, dtype, enabled=dtype != torch.float32)
-
-
-def _loader(
-    dataset: TrainingFaces, parts: Sequence[Sequence[int]], workers: int, place: torch.device
-) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=parts,
-        num_workers=min(workers, len(parts)),
-        pin_memory=place.type == "cuda",
-        worker_init_fn=_begin_worker,
-    )
-
-
-def _begin_worker(_: int) -> None:
-    # Ctrl-C reaches them too, but it is for the loop to end well.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(0)
+def _gather(part: Tensor) -> Tensor:
+    return torch.cat(all_gather(part))  # type: ignore[no-untyped-call]
 
 
 def _rate(epochs_done: float, epochs: int, warm_up: float) -> float:
@@ -506,8 +428,8 @@ class _Stop:
     """`asked` turns true on SIGINT or SIGTERM, on all processes in the same step; a second
     signal ends the process at once."""
 
-    def __init__(self, world: int, place: torch.device) -> None:
-        self._world, self._place = world, place
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._came = False
         self._before: dict[int, Any] = {}
 
@@ -526,9 +448,9 @@ class _Stop:
 
     @property
     def asked(self) -> bool:
-        if self._world == 1:
+        if self._place.world == 1:
             return self._came
-        came = torch.tensor(self._came, dtype=torch.int32, device=self._place)
+        came = torch.tensor(self._came, dtype=torch.int32, device=self._place.device)
         dist.all_reduce(came, dist.ReduceOp.MAX)
         return bool(came)
 

@@ -1,81 +1,70 @@
-"""Measure how similar strangers look to an embedder, and write it into the model file.
+"""Measure how similar strangers look to an embedder, and write it into the model file."""
 
-    python -m training.export.calibrate FACES [--model app/models/sface.onnx]
-
-FACES holds a folder for each person with aligned faces, 112 x 112 or larger with an equal
-margin on all sides, of people the embedder was not trained on.
-"""
-
-import argparse
-import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import helper
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from app.models.spec import METADATA_KEY, SHIPPED_EMBEDDER, Calibration, EmbedderSpec
-from app.vision.geometry import FACE_SIZE
+from app.models.spec import METADATA_KEY, Calibration, EmbedderSpec
+from training.cleaning import inspect_labels
+from training.data import FaceSet, subset
+from training.errors import Unresolvable
+from training.evaluation import embed_faces, open_embedder
+from training.files import replacing
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 RATES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 PHOTOS_PER_PERSON = 25
-
-# Labels collected from the web are wrong here and there, and the few pairs that show one
-# person under two names would decide every low rate. Two folders whose mean faces are this
-# similar are taken for one person; a face nearer to another folder's mean is left out.
-SAME_PERSON = 0.55
-STRAY_FACE = 0.40
+LEAST_MATCHES = 10
+"""Pairs of strangers that have to match at a rate before it is listed."""
 
 
-def embed_folder(model: Path, faces: Path) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    """Embed up to `PHOTOS_PER_PERSON` faces of each folder.
+def calibrate(model: Path, faces: FaceSet, dataset: str) -> Calibration:
+    """Measure a model on faces of people it was not trained on, and write the result into it.
 
-    Returns:
-        (n, d) float32 of unit length, and (n,) the number of the folder.
+    Args:
+        model: a canonical ONNX file; its weights and graph stay as they are.
+        dataset: what the faces are, for the record.
+
+    Raises:
+        InvalidModel, InvalidFaces: a file is not what it should be.
+        Unresolvable: too few people or faces.
+        NoSpace: the disk is full; the model is what it was.
     """
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    folders = sorted(folder for folder in faces.iterdir() if folder.is_dir())
-    vectors, labels = [], []
-    for label, folder in enumerate(track(folders, description="embedding")):
-        for file in sorted(folder.iterdir())[:PHOTOS_PER_PERSON]:
-            image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
-            if image is None or min(image.shape[:2]) < FACE_SIZE:
-                continue
-            top, left = ((side - FACE_SIZE) // 2 for side in image.shape[:2])
-            crop = image[top : top + FACE_SIZE, left : left + FACE_SIZE]
-            vectors.append(session.run(["embedding"], {name: crop[None]})[0][0])
-            labels.append(label)
-    if len(set(labels)) < 2:
-        sys.exit(f"{faces} holds faces of fewer than two people; one folder each is needed.")
-    return np.array(vectors, np.float32), np.array(labels)
+    order = np.argsort(faces.labels, kind="stable")
+    persons = faces.labels[order]
+    place = np.arange(len(order)) - np.searchsorted(persons, persons)
+    few = subset(faces, np.sort(order[place < PHOTOS_PER_PERSON]))
+    embeddings = embed_faces(open_embedder(model), few, progress="embedding")
+    calibration = measure(embeddings, few.labels, f"{dataset} ({len(few.names)} folders)")
+    write(model, calibration)
+    return calibration
 
 
-def calibrate(vectors: FloatArray, labels: npt.NDArray[np.int64], dataset: str) -> Calibration:
+def measure(embeddings: FloatArray, labels: IntArray, dataset: str) -> Calibration:
     """Thresholds from the similarities of all pairs of different people.
 
-    Rates are listed down to the last one with at least ten pairs beyond it.
+    Wrong labels are left out, see `inspect_labels`: the few pairs that show one person under
+    two names would decide every low rate. Rates are listed down to the last one with at least
+    `LEAST_MATCHES` pairs beyond it.
+
+    Args:
+        embeddings: (n, d) float32 of unit length.
+        labels: (n,) person of each face, 0 to p - 1.
+
+    Raises:
+        Unresolvable: there are too few pairs for two rates.
     """
-    people, labels = np.unique(labels, return_inverse=True)
-    means = np.stack([vectors[labels == person].mean(axis=0) for person in range(len(people))])
-    means /= np.linalg.norm(means, axis=1, keepdims=True)
-    same = means @ means.T > SAME_PERSON
+    kept, same = inspect_labels(embeddings, labels)
+    vectors, labels = embeddings[kept], labels[kept]
 
-    to_means = vectors @ means.T
-    own = to_means[np.arange(len(vectors)), labels]
-    to_means[same[labels]] = -1.0
-    kept = (own > STRAY_FACE) & (own > to_means.max(axis=1))
-    vectors, labels = vectors[kept], labels[kept]
-
-    edges = {"cosine": np.linspace(-1, 1, 20_001), "manhattan": np.linspace(0, 40, 20_001)}
+    furthest = max(40.0, 2 * embeddings.shape[1] ** 0.5)
+    edges = {"cosine": np.linspace(-1, 1, 20_001), "manhattan": np.linspace(0, furthest, 20_001)}
     counts = {metric: np.zeros(20_000, np.int64) for metric in edges}
     for start in track(range(0, len(vectors), 32), description="comparing"):
         block = vectors[start : start + 32]
@@ -90,7 +79,11 @@ def calibrate(vectors: FloatArray, labels: npt.NDArray[np.int64], dataset: str) 
             counts[metric] += np.histogram(values[impostor], edges[metric])[0]
 
     pairs = int(counts["cosine"].sum())
-    rates = [rate for rate in RATES if rate * pairs >= 10]
+    rates = [rate for rate in RATES if rate * pairs >= LEAST_MATCHES]
+    if len(rates) < 2:
+        raise Unresolvable(
+            f"{pairs:,} pairs of different people are too few to calibrate; add people."
+        )
     accepted = {
         "cosine": np.cumsum(counts["cosine"][::-1]) / pairs,
         "manhattan": np.cumsum(counts["manhattan"]) / pairs,
@@ -117,26 +110,5 @@ def write(model: Path, calibration: Calibration) -> None:
     spec = EmbedderSpec.model_validate_json(properties[METADATA_KEY])
     calibrated = spec.model_copy(update={"calibration": calibration})
     helper.set_model_props(proto, properties | {METADATA_KEY: calibrated.model_dump_json()})
-    model.write_bytes(proto.SerializeToString(deterministic=True))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("faces", type=Path)
-    parser.add_argument("--model", type=Path, default=SHIPPED_EMBEDDER)
-    parser.add_argument("--dataset", default="aligned public photos of people not in LFW")
-    options = parser.parse_args()
-    vectors, labels = embed_folder(options.model, options.faces)
-    dataset = f"{options.dataset} ({len(np.unique(labels))} folders)"
-    calibration = calibrate(vectors, labels, dataset)
-    write(options.model, calibration)
-    table = Table(title=f"{calibration.impostor_pairs:,} pairs of strangers")
-    for column in ("FMR", "cosine >=", "manhattan <="):
-        table.add_column(column, justify="right")
-    for row in zip(calibration.fmr, calibration.cosine, calibration.manhattan, strict=True):
-        table.add_row(*(f"{value:g}" for value in row))
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+    with replacing(model) as partial:
+        partial.write_bytes(proto.SerializeToString(deterministic=True))

@@ -12,21 +12,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import ModelProto, TensorProto, helper
 
 from app.models.spec import SHIPPED_DETECTOR, SHIPPED_EMBEDDER, DetectorSpec, EmbedderSpec
-from training.export import graph
-
-MINIMUM_COSINE = 0.99999
-
-FloatArray = npt.NDArray[np.float32]
-
-
-class ParityError(Exception):
-    """The converted model does not compute what its source computes."""
+from training.errors import ParityError
+from training.export import canonical, graph, parity
 
 
 def convert_yunet(source: ModelProto) -> ModelProto:
@@ -90,107 +81,57 @@ def convert_yunet(source: ModelProto) -> ModelProto:
 def convert_sface(source: ModelProto) -> ModelProto:
     """SFace with a free batch, uint8 RGB in, unit-length embeddings and their norms out."""
     model = _copy(source)
-    graph.drop_dropout(model)
+    graph.drop_identities(model)
     graph.fold_constants(model)
 
     # Mean and scale are the first two nodes of the source already.
-    graph.prepend(
-        model,
-        [
-            helper.make_node("Transpose", ["face"], ["face.nchw"], perm=[0, 3, 1, 2]),
-            helper.make_node("Cast", ["face.nchw"], ["data"], to=TensorProto.FLOAT),
-        ],
-    )
-    graph.set_weight(model, "axis", np.array([1], np.int64))
-    graph.set_weight(model, "tiny", np.array(1e-12, np.float32))
-    model.graph.node.extend(
-        [
-            helper.make_node("ReduceL2", ["fc1", "axis"], ["norm"], keepdims=0),
-            helper.make_node("ReduceL2", ["fc1", "axis"], ["norm_column"], keepdims=1),
-            helper.make_node("Max", ["norm_column", "tiny"], ["divisor"]),
-            helper.make_node("Div", ["fc1", "divisor"], ["embedding"]),
-        ]
-    )
+    canonical.take_faces(model, "data")
+    canonical.give_embeddings(model, "fc1")
     graph.store_as_float16(model)
-    graph.drop_unused_initializers(model)
-
-    spec = EmbedderSpec(
-        name="sface-2021dec",
-        licence="Apache-2.0",
-        origin="OpenCV Zoo, face_recognition_sface_2021dec, block-quantised weights",
-        training_data="MS-Celeb-1M, as stated by the authors of SFace",
-        dimension=128,
-        weights_sha256=graph.weights_sha256(model),
-    )
-    return graph.finish(
+    return canonical.finish(
         model,
-        spec,
-        inputs={"face": (TensorProto.UINT8, ["n", 112, 112, 3])},
-        outputs={
-            "embedding": (TensorProto.FLOAT, ["n", 128]),
-            "norm": (TensorProto.FLOAT, ["n"]),
-        },
+        lambda digest: EmbedderSpec(
+            name="sface-2021dec",
+            licence="Apache-2.0",
+            origin="OpenCV Zoo, face_recognition_sface_2021dec, block-quantised weights",
+            training_data="MS-Celeb-1M, as stated by the authors of SFace",
+            dimension=128,
+            weights_sha256=digest,
+        ),
+        dimension=128,
     )
 
 
 def check_yunet(source: ModelProto, converted: ModelProto) -> float:
     """Lowest cosine between any output of the two on noise of the source's own size."""
-    images = _noise((2, 640, 640, 3))
-    score, box, landmarks = _run(converted, images)
+    images = parity.noise((2, 640, 640, 3))
+    score, box, landmarks = parity.run(converted, images)
     lowest = 1.0
     for i, image in enumerate(images):
         bgr = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None]).astype(np.float32)
         names = [output.name for output in source.graph.output]
-        expected = dict(zip(names, _run(source, bgr), strict=True))
+        expected = dict(zip(names, parity.run(source, bgr), strict=True))
         cls, obj, expected_box, expected_landmarks = (
             np.concatenate([expected[f"{kind}_{s}"][0] for s in (8, 16, 32)])
             for kind in ("cls", "obj", "bbox", "kps")
         )
         lowest = min(
             lowest,
-            _cosine(np.sqrt(cls * obj), score[i]),
-            _cosine(expected_box, box[i]),
-            _cosine(expected_landmarks, landmarks[i]),
+            parity.cosine(np.sqrt(cls * obj), score[i]),
+            parity.cosine(expected_box, box[i]),
+            parity.cosine(expected_landmarks, landmarks[i]),
         )
     return lowest
 
 
 def check_sface(source: ModelProto, converted: ModelProto) -> float:
-    """Lowest cosine between the two embeddings on noise, in batches of 1, 2 and 7."""
-    lowest = 1.0
-    for batch in (1, 2, 7):
-        faces = _noise((batch, 112, 112, 3))
-        embedding, norm = _run(converted, faces)
-        for i, face in enumerate(faces):
-            rgb = np.ascontiguousarray(face.transpose(2, 0, 1)[None]).astype(np.float32)
-            (expected,) = _run(source, rgb)
-            lowest = min(lowest, _cosine(expected, embedding[i]))
-            if not np.isclose(norm[i], np.linalg.norm(expected), rtol=1e-2):
-                raise ParityError(f"norm {norm[i]:.4f}, source {np.linalg.norm(expected):.4f}")
-    return lowest
+    """As `parity.compare`."""
 
+    def reference(faces: parity.Faces) -> parity.FloatArray:
+        planes = faces.transpose(0, 3, 1, 2).astype(np.float32)  # the source takes one at a time
+        return np.concatenate([parity.run(source, plane[None])[0] for plane in planes])
 
-def _noise(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Blocky noise: unlike white noise it drives the deep layers over their whole range."""
-    rng = np.random.default_rng(0)
-    n, height, width, channels = shape
-    coarse = rng.integers(0, 256, (n, height // 16, width // 16, channels), dtype=np.uint8)
-    return np.kron(coarse, np.ones((1, 16, 16, 1), np.uint8))
-
-
-def _run(model: ModelProto, image: npt.NDArray[np.generic]) -> list[FloatArray]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    outputs: list[FloatArray] = session.run(None, {session.get_inputs()[0].name: image})
-    return outputs
-
-
-def _cosine(a: FloatArray, b: FloatArray) -> float:
-    x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
-    return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
+    return parity.compare(converted, reference)
 
 
 CONVERSIONS = {
@@ -217,16 +158,11 @@ def convert(name: str, source: ModelProto) -> ModelProto:
     """Convert and compare.
 
     Raises:
-        ParityError: an output differs from the source's by a cosine below `MINIMUM_COSINE`.
+        ParityError: an output differs from the source's too much, see `parity`.
     """
     make, check, _ = CONVERSIONS[name]
     converted = make(source)
-    cosine = check(source, converted)
-    if cosine < MINIMUM_COSINE:
-        raise ParityError(
-            f"{name}: lowest cosine to the source is {cosine:.7f}, below {MINIMUM_COSINE}; "
-            "nothing was written."
-        )
+    parity.require(check(source, converted))
     return converted
 
 

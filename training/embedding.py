@@ -1,0 +1,60 @@
+"""Faces to embeddings by a backbone that is still in PyTorch."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from training.backbones.layers import Backbone
+from training.data import FaceSet
+from training.data.dataset import TrainingFaces
+from training.place import Place
+
+_BATCH = 64
+
+
+@torch.no_grad()
+def embed_raw(backbone: Backbone, faces: FaceSet, place: Place, what: str) -> Tensor:
+    """Embed the 112 x 112 centres of faces, all processes sharing the work.
+
+    In float32, as the exported file will. Leaves the backbone in evaluation mode.
+
+    Args:
+        what: what a progress bar on a terminal calls it.
+
+    Returns:
+        (n, d) float32 on the CPU, not normalised.
+    """
+    backbone.eval()
+    own = np.array_split(np.arange(len(faces)), place.world)[place.rank]
+    batches = [list(range(i, min(i + _BATCH, len(own)))) for i in range(0, len(own), _BATCH)]
+    console = Console(stderr=True)
+    found = []
+    for photos, _, _ in track(
+        place.loader(TrainingFaces(faces, own, None, 0), batches),
+        total=len(batches),
+        description=what,
+        console=console,
+        disable=place.rank > 0 or not console.is_terminal,
+        transient=True,
+    ):
+        found.append(backbone(photos.to(place.device, non_blocking=True)))
+    vectors = torch.cat(found).cpu()
+    if place.world == 1:
+        return vectors
+    everybody: list[Any] = [None] * place.world
+    dist.all_gather_object(everybody, vectors)
+    return torch.cat(everybody)
+
+
+def embed(
+    backbone: Backbone, faces: FaceSet, place: Place, what: str = "validating"
+) -> npt.NDArray[np.float32]:
+    """As `embed_raw`, brought to unit length."""
+    vectors = nn.functional.normalize(embed_raw(backbone, faces, place, what))
+    return np.asarray(vectors.numpy(), np.float32)

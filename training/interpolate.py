@@ -1,0 +1,87 @@
+"""Between two sets of weights: often better than either, above all on people unlike those the
+second was trained on.
+
+Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022 (WiSE-FT).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training import checkpoint
+from training.backbones import sface
+from training.checkpoint import Checkpoint
+from training.data import FaceSet
+from training.embedding import embed
+from training.place import choose
+from training.validation import judge, score
+
+Weights = dict[str, Tensor]
+
+
+def interpolate(
+    start: Path,
+    end: Path,
+    faces: FaceSet,
+    output: Path,
+    *,
+    alphas: Sequence[float],
+    device: str = "auto",
+    report: Callable[[float, dict[str, float]], None],
+) -> float:
+    """Judge the mixes (1 - alpha) * start + alpha * end, and write the best as a checkpoint.
+
+    Args:
+        start: a checkpoint, or an ONNX file of SFace.
+        end: a checkpoint; of the faces it was trained on, mixes are judged on the persons it
+            held out.
+        alphas: 0 to 1 each.
+        report: told alpha and the figures of each mix.
+
+    Returns:
+        The alpha that was written.
+
+    Raises:
+        InvalidCheckpoint: one is damaged, or they are of two architectures.
+        DataError, Unresolvable: the faces cannot be used.
+        NoSpace: the disk is full.
+    """
+    ended = checkpoint.load(end)
+    backbone = checkpoint.build(ended.recipe.model, ended.weights, str(end))
+    known = [ended]
+    if start.suffix == ".onnx":
+        started = sface.load(start).state_dict()
+    else:
+        known.append(checkpoint.load(start))
+        started = known[-1].weights
+    checkpoint.fill(backbone, started, f"{start} and {end} are of two architectures")
+
+    place = choose(device, "float32", None, print)
+    backbone.to(place.device)
+    judged = checkpoint.strangers(faces, *known)
+    best: Checkpoint | None = None
+    chosen = 0.0
+    for alpha in alphas:
+        weights = mix(started, ended.weights, alpha)
+        backbone.load_state_dict(weights)
+        figures = judge(embed(backbone, judged, place), judged.labels, ended.recipe.seed)
+        report(alpha, figures)
+        if best is None or score(figures)[1] > score(best.figures)[1]:
+            about = f"{ended.recipe.about}; {alpha:.0%} of the way there from {start.name}"
+            recipe = ended.recipe.model_copy(update={"about": about})
+            best = replace(ended, recipe=recipe, weights=weights, figures=figures, progress=None)
+            chosen = alpha
+    assert best is not None
+    checkpoint.save(best, output)
+    return chosen
+
+
+def mix(start: Weights, end: Weights, alpha: float) -> Weights:
+    """(1 - alpha) * start + alpha * end, of batch-norm statistics too; counters are the end's."""
+    return {
+        name: torch.lerp(start[name], value, alpha) if value.is_floating_point() else value
+        for name, value in end.items()
+    }
