@@ -87,7 +87,7 @@ CONTRASTS = (
 """Which two are compared on the same draws of persons."""
 
 RATES = (3e-5, 1e-4, 3e-4)
-"""Of the head: with AdamW the size of a step, whatever a loss is scaled by."""
+"""Of the head; with Adam the size of a step, whatever a loss is scaled by."""
 CLASS_RATE = 1e-2
 """Of the losses' own weights, vectors of 128 components where those of the head have 50,176."""
 HELD_OUT = 0.2
@@ -104,7 +104,6 @@ FIGURES = (
 )  # fmt: skip
 
 _WARM_UP = 0.1
-_CLIP = 5.0
 _EPS = 2e-5  # of SFace's own head
 _FACES_PER_BATCH = 4  # of a person, where a loss compares the faces of a batch
 _AT_ONCE = 128
@@ -327,25 +326,25 @@ def fit(
         {"params": list(loss.parameters()), "max_lr": CLASS_RATE},
     ]
     groups = [group for group in groups if group["params"]]
-    parameters = [p for group in groups for p in group["params"]]
     optimiser = torch.optim.Adam(groups, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, [g["max_lr"] for g in groups], steps, pct_start=_WARM_UP, cycle_momentum=False
     )
     head.train()
-    head[0].eval()
+    first, flatten, fc, last = head
+    first.eval()
     plan = (batch for epoch in itertools.count() for batch in batches.batches(epoch))
     for step, batch in enumerate(itertools.islice(plan, steps)):
         loss.progress(step / steps)
+        features = flatten(first(faces.read(batch).float()))
         with half():
-            embeddings = head(faces.read(batch).to(torch.bfloat16))
-        value = loss(embeddings, torch.from_numpy(faces.labels[batch]))
+            raw = fc(features)
+        value = loss(last(raw.float()), torch.from_numpy(faces.labels[batch]))
         current = value.item()
         if not math.isfinite(current):
             raise Diverged(f"{variant.loss} is {current} at step {step:,}, at a rate of {rate:g}.")
         optimiser.zero_grad()
         value.backward()
-        nn.utils.clip_grad_norm_(parameters, _CLIP)
         optimiser.step()
         schedule.step()
         told(current)
