@@ -310,6 +310,28 @@ def interpolate(
     _say(f"{output}: {best:.2f} of END.")
 
 
+@app.command()
+def compare(
+    faces: Annotated[
+        Path, typer.Argument(metavar="FACES", help="Aligned faces, a folder per person, or *.rec.")
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="For figures and plots; 100 kB more for each face.")
+    ],
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each training.")] = None,
+) -> None:
+    """Train a head on the shipped SFace with every loss, and judge them by persons held out."""
+    from training.backbones import sface
+    from training.compare import STEPS
+    from training.compare import compare as run
+    from training.comparison import contrasts_table, figures_table
+    from training.data import open_faces
+
+    found = run(open_faces(faces), sface.load(), output, steps=steps or STEPS, say=_say)
+    Console().print(figures_table(found), contrasts_table(found))
+    _say(f"{output / 'compare.json'}, {output / 'losses.png'}, {output / 'distances.png'}")
+
+
 def _to_onnx(trained: "Checkpoint", name: str, licence: str, training_data: str) -> "ModelProto":
     from training import checkpoint
     from training.export.embedder import to_onnx
