@@ -1,8 +1,8 @@
 """Losses that compare the faces of a batch with each other, and know no classes.
 
 Distances are of embeddings brought to unit length, as the service compares them, unless
-`normalise` is switched off: Hadsell et al. and Hermans et al. leave embeddings as they are,
-Schroff et al. normalise. Between unit vectors a and b:
+`normalise` is switched off. (Schroff et al. normalise; Hadsell et al. and Hermans et al. leave
+embeddings as they are.) Between unit vectors a and b:
 
     euclidean            |a - b|_2           0 to 2
     squared-euclidean    |a - b|_2^2         0 to 4, = 2 - 2 cos
@@ -13,6 +13,7 @@ Schroff et al. normalise. Between unit vectors a and b:
 import math
 from typing import Any, ClassVar, Literal
 
+import torch
 from pytorch_metric_learning import distances, miners, reducers
 from pytorch_metric_learning import losses as pml
 from torch import Tensor
@@ -47,20 +48,27 @@ def _distance(name: Distance, normalise: bool) -> Any:
     return distances.LpDistance(p=2, power=power, normalize_embeddings=normalise)
 
 
+def _manhattan_of(dimension: int) -> float:
+    """Manhattan distance where the euclidean one is 1, for a difference in no particular
+    direction."""
+    return math.sqrt(2 * dimension / math.pi)
+
+
 class Contrastive(Loss):
-    """Two faces of one person: D^2 / 2; of two persons: max(0, m - D)^2 / 2.
+    """D^2 / 2 for two faces of one person, max(0, m - D)^2 / 2 for two of different persons,
+    summed over all pairs of the batch and divided by its number of faces.
 
-    Every pair of the batch counts; the mean over pairs of one person and the mean over the
-    others are added, as if there were as many of both.
+    All pairs count alike, as in the paper, though there are many more of strangers: where the
+    two kinds are averaged first, the pull wins and everybody comes close to everybody.
 
-    Hadsell et al., "Dimensionality Reduction by Learning an Invariant Mapping", CVPR 2006.
+    Hadsell et al., "Dimensionality Reduction by Learning an Invariant Mapping", CVPR 2006. The
+    paper leaves open what m is.
 
     Args:
-        margin: m; by default 1 for the euclidean distance, and what is the same angle (60
-            degrees) or about the same distance for the others.
+        margin: m; by default the distance of two vectors at a right angle, as those of
+            strangers are on average (for manhattan, about that).
         distance: D.
-        normalise: bring embeddings to unit length first (the paper does not); the cosine
-            always does.
+        normalise: bring embeddings to unit length first; the cosine always does.
     """
 
     batches: ClassVar[Literal["shuffled", "person"]] = "person"
@@ -75,27 +83,20 @@ class Contrastive(Loss):
     ) -> None:
         super().__init__()
         default = {
-            "euclidean": 1.0,
-            "cosine": 0.5,
-            "manhattan": math.sqrt(2 * dimension / math.pi),
+            "euclidean": math.sqrt(2),
+            "cosine": 1.0,
+            "manhattan": math.sqrt(2) * _manhattan_of(dimension),
         }
-        self.loss = _SquaredContrastive(
-            neg_margin=margin or default[distance],
-            distance=_distance(distance, normalise),
-            reducer=reducers.MeanReducer(),
-        )
+        self.margin = margin or default[distance]
+        self.distance = _distance(distance, normalise)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        value: Tensor = self.loss(embeddings, labels)
-        return value
-
-
-class _SquaredContrastive(pml.ContrastiveLoss):  # type: ignore[misc]
-    """The library's hinges are linear."""
-
-    def get_per_pair_loss(self, pair_dists: Tensor, pos_or_neg: str) -> Tensor:
-        hinge: Tensor = super().get_per_pair_loss(pair_dists, pos_or_neg)
-        return hinge.square() / 2
+        between: Tensor = self.distance(embeddings)
+        same = labels[:, None] == labels
+        once = torch.ones_like(same).triu(1)
+        together = between[same & once].square()
+        apart = functional.relu(self.margin - between[~same & once]).square()
+        return (together.sum() + apart.sum()) / 2 / len(labels)
 
 
 class Triplet(Loss):
@@ -140,7 +141,7 @@ class Triplet(Loss):
             "euclidean": 0.2,
             "squared-euclidean": 0.2,
             "cosine": 0.1,
-            "manhattan": 0.2 * math.sqrt(2 * dimension / math.pi),
+            "manhattan": 0.2 * _manhattan_of(dimension),
         }
         margin = margin or default[distance]
         measure = _distance(distance, normalise)

@@ -94,15 +94,15 @@ DISTANCES: dict[str, Callable[[Array, Array], float]] = {
 
 
 def contrastive(x: Array, y: Array, distance: str, margin: float) -> float:
-    same, different = [], []
+    total = 0.0
     for i in range(len(x)):
-        for j in range(len(x)):
+        for j in range(i):
             between = DISTANCES[distance](x[i], x[j])
-            if i != j and y[i] == y[j]:
-                same.append(0.5 * between**2)
-            elif i != j:
-                different.append(0.5 * max(0.0, margin - between) ** 2)
-    return sum(same) / len(same) + sum(different) / len(different)
+            if y[i] == y[j]:
+                total += 0.5 * between**2
+            else:
+                total += 0.5 * max(0.0, margin - between) ** 2
+    return total / len(x)
 
 
 def triplets(x: Array, y: Array, distance: str, margin: float) -> float:
@@ -202,7 +202,7 @@ def test_center_loss() -> None:
 
 @pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize(
-    ("distance", "margin"), [("euclidean", 1.0), ("manhattan", math.sqrt(6 / math.pi))]
+    ("distance", "margin"), [("euclidean", math.sqrt(2)), ("manhattan", math.sqrt(12 / math.pi))]
 )
 def test_contrastive_loss(distance: str, margin: float, normalise: bool) -> None:
     def formula(at: Array) -> float:
@@ -219,8 +219,8 @@ def test_contrastive_loss_of_the_cosine() -> None:
     x, embeddings, labels = batch()
     value = make("contrastive", distance="cosine")(embeddings, labels)
     value.backward()
-    close(value, contrastive(x, LABELS, "cosine", 0.5))
-    close(embeddings.grad, slope(lambda at: contrastive(at, LABELS, "cosine", 0.5), x))
+    close(value, contrastive(x, LABELS, "cosine", 1.0))
+    close(embeddings.grad, slope(lambda at: contrastive(at, LABELS, "cosine", 1.0), x))
 
 
 @pytest.mark.parametrize("normalise", [True, False])
