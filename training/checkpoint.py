@@ -84,7 +84,11 @@ def load(path: Path) -> Checkpoint:
         InvalidCheckpoint: it is not there, damaged, or something else.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        stored = path.read_bytes()
+    except OSError as error:
+        raise InvalidCheckpoint(f"{path}: {error.strerror}.") from None
+    try:
+        content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
             raise InvalidCheckpoint(
                 f"{path} has format {content['format']}; this version reads {FORMAT}."
@@ -92,11 +96,9 @@ def load(path: Path) -> Checkpoint:
         del content["format"]
         recipe = parse(json.loads(content.pop("recipe")), str(path))
         return Checkpoint(recipe=recipe, **content)
-    except OSError as error:
-        raise InvalidCheckpoint(f"{path}: {error.strerror}.") from None
     except InvalidRecipe as error:
         raise InvalidCheckpoint(f"{error}\nIt was written by another version.") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError):
+    except (OSError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError, ValueError):
         raise InvalidCheckpoint(f"{path} is damaged, or no checkpoint of faceid-train.") from None
 
 

@@ -61,6 +61,7 @@ FACES_FOR_MEAN = 25
 STEPS_BETWEEN_POINTS = 10
 """Of the curves."""
 MOMENTUM = 0.9
+LEAST_PERSONS = 4
 
 
 def train(
@@ -332,7 +333,13 @@ def _start(recipe: Recipe) -> Backbone:
 def _with_enough(faces: FaceSet, least: int, say: Callable[[str], None]) -> IntArray:
     """Indices of the faces of persons with at least `least` of them."""
     counts = np.bincount(faces.labels)
-    if few := int((counts < least).sum()):
+    few = int((counts < least).sum())
+    if len(counts) - few < LEAST_PERSONS:
+        raise TooFewPersons(
+            f"{len(counts) - few} of {len(counts)} persons have {least} faces; training on some "
+            f"and validating on others needs at least {LEAST_PERSONS} such persons."
+        )
+    if few:
         say(f"{few:,} persons with fewer than {least} faces are left out.")
     return np.flatnonzero(counts[faces.labels] >= least)
 

@@ -77,4 +77,5 @@ def run(model: ModelProto, image: npt.NDArray[np.generic]) -> list[FloatArray]:
 
 def cosine(a: FloatArray, b: FloatArray) -> float:
     x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
-    return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
+    with np.errstate(invalid="ignore"):
+        return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
