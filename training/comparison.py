@@ -108,9 +108,9 @@ def figures_table(comparison: Comparison) -> Table:
     faces, persons = comparison.judged_by
     table = Table(
         title=f"{faces:,} faces of {persons:,} persons nobody trained on",
-        caption="rates in per cent; in brackets the 95 % interval for other persons",
+        caption="rates in per cent; below them the 95 % interval for other persons",
     )
-    table.add_column("loss")
+    table.add_column("loss", no_wrap=True)
     columns = {
         name: label
         for name, label in _COLUMNS.items()
@@ -133,8 +133,8 @@ def contrasts_table(comparison: Comparison) -> Table:
         title="Differences on the same draws of persons",
         caption="green: better, red: worse, dim: nothing shown, as 0 is in the interval",
     )
-    table.add_column("loss")
-    table.add_column("minus")
+    table.add_column("loss", no_wrap=True)
+    table.add_column("minus", no_wrap=True)
     columns = {
         name: label
         for name, label in _CONTRASTED.items()
@@ -193,7 +193,7 @@ def draw_distances(comparison: Comparison, path: Path) -> None:
             _fill(axes, row.impostor, IMPOSTOR, "two persons")
             axes.set_title(row.name, fontsize=9)
         for axes in grid:
-            axes.set(xlim=(0, 1.4), ylim=(0, None))
+            axes.set(xlim=(0, 1.6), ylim=(0, None))
             axes.yaxis.set_major_locator(NullLocator())
             axes.spines["left"].set_visible(False)
         for axes in grid[len(rows) :]:
@@ -219,14 +219,14 @@ def _cell(figure: Figure | None, name: str) -> str:
         return "\N{EN DASH}"
     text = _number(figure.value, name)
     if name in _WITH_INTERVAL and figure.low is not None and figure.high is not None:
-        text += f" ({_number(figure.low, name)} to {_number(figure.high, name)})"
+        text += f"\n{_number(figure.low, name)} to {_number(figure.high, name)}"
     return text
 
 
 def _signed(difference: Difference, name: str) -> str:
     parts = (difference.value, difference.low, difference.high)
     value, low, high = ("" if part is None else _number(part, name, "+") for part in parts)
-    return f"{value} ({low} to {high})" if low else value
+    return f"{value}\n{low} to {high}" if low else value
 
 
 def _number(value: float, name: str, sign: str = "") -> str:

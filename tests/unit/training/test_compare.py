@@ -19,14 +19,13 @@ from training.compare import (
     UNTRAINED,
     VARIANTS,
     Judge,
-    Start,
     Variant,
     _difference,
-    begin,
     believable,
     compare,
     embed,
     fit,
+    new_head,
 )
 from training.comparison import Comparison, contrasts_table, figures_table
 from training.errors import Diverged, TooFewPersons
@@ -64,43 +63,44 @@ def unknown() -> Features:
 
 
 @pytest.fixture(scope="module")
-def start(known: Features) -> Start:
-    return begin(known, 16, seed=0)
+def start(known: Features) -> nn.Sequential:
+    return new_head(known, 16, seed=0)
 
 
-def test_a_new_head_knows_the_statistics_of_its_faces(known: Features, start: Start) -> None:
-    normalised = start.head[0].eval()(torch.from_numpy(known.file).float())
+def test_a_new_head_knows_the_statistics_of_its_faces(
+    known: Features, start: nn.Sequential
+) -> None:
+    normalised = start[0].eval()(torch.from_numpy(known.file).float())
     np.testing.assert_allclose(normalised.mean(dim=(0, 2, 3)), 0, atol=1e-4)
     np.testing.assert_allclose(normalised.var(dim=(0, 2, 3)), 1, atol=1e-2)
     with torch.no_grad():
-        embeddings = start.head.eval()(torch.from_numpy(known.file).float())
+        embeddings = start.eval()(torch.from_numpy(known.file).float())
     np.testing.assert_allclose(embeddings.mean(dim=0), 0, atol=1e-4)
     np.testing.assert_allclose(embeddings.var(dim=0), 1, atol=1e-2)
-    np.testing.assert_allclose(start.means[3], embeddings[known.labels == 3].mean(0), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_loss_learns_to_tell_unknown_persons_apart(
-    name: str, known: Features, unknown: Features, start: Start
+    name: str, known: Features, unknown: Features, start: nn.Sequential
 ) -> None:
     judge = Judge(unknown.labels, seed=0)
-    head = fit(VARIANTS[name], start, known, RATE, steps=60, batch_size=64, seed=0)
-    before = judge.figures(embed(start.head, unknown))
+    head = fit(VARIANTS[name], start, known, RATE, steps=200, batch_size=64, seed=0)
+    before = judge.figures(embed(start, unknown))
     after = judge.figures(embed(head, unknown))
     assert after["eer"] < 0.75 * before["eer"]
 
 
-def test_training_repeats_and_leaves_the_start_alone(known: Features, start: Start) -> None:
-    before = start.head[2].weight.clone()
+def test_training_repeats_and_leaves_the_start_alone(known: Features, start: nn.Sequential) -> None:
+    before = start[2].weight.clone()
     one, other = (
         fit(VARIANTS["triplet, random"], start, known, RATE, steps=3, batch_size=64, seed=5)
         for _ in range(2)
     )
     assert torch.equal(one[2].weight, other[2].weight)
-    assert torch.equal(start.head[2].weight, before)
+    assert torch.equal(start[2].weight, before)
 
 
-def test_a_loss_that_is_not_finite_ends_it(known: Features, start: Start) -> None:
+def test_a_loss_that_is_not_finite_ends_it(known: Features, start: nn.Sequential) -> None:
     broken = Features(np.full_like(known.file, np.nan), known.rows, known.labels)
     with pytest.raises(Diverged, match="softmax is nan at step 0"):
         fit(Variant("softmax"), start, broken, 1e-3, steps=1, batch_size=64, seed=0)
@@ -245,5 +245,5 @@ def test_tables_show_every_head_and_contrast(run: tuple[Comparison, Path, Photos
     console.print(figures_table(run[0]), contrasts_table(run[0]))
     shown = console.file.getvalue()
     row = next(row for row in run[0].rows if row.name == "ArcFace")
-    assert f"{100 * row.figures['eer'].value:.1f} (" in shown
+    assert f"{100 * row.figures['eer'].value:.1f} " in shown
     assert sum("ArcFace" in line for line in shown.splitlines()) == 3
