@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check bench demo clean
+.PHONY: run test check bench bench-train demo clean
 
 run: .venv/run  ## Start the service on http://127.0.0.1:8000
 	$(BIN)/faceid serve
@@ -20,6 +20,12 @@ bench: .venv/dev  ## Measure speed and accuracy against their limits (needs wrk;
 	$(BIN)/python -m tests.benchmarks.bench_store
 	$(BIN)/python -m tests.benchmarks.bench_start
 	$(BIN)/python -m tests.benchmarks.bench_lfw
+
+bench-train: .venv/dev  ## Measure the training loop against bare forward and backward
+	$(BIN)/python -m tests.benchmarks.bench_train
+
+bench-train: .venv/dev  ## Measure whether the data keep training waiting
+	$(BIN)/python -m tests.benchmarks.bench_train
 
 demo: .venv/run  ## Enrol two people and recognise them in a group photo, without a server
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
