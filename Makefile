@@ -24,9 +24,6 @@ bench: .venv/dev  ## Measure speed and accuracy against their limits (needs wrk;
 bench-train: .venv/dev  ## Measure the training loop against bare forward and backward
 	$(BIN)/python -m tests.benchmarks.bench_train
 
-bench-train: .venv/dev  ## Measure whether the data keep training waiting
-	$(BIN)/python -m tests.benchmarks.bench_train
-
 demo: .venv/run  ## Enrol two people and recognise them in a group photo, without a server
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	mkdir -p "$$folder/people/grace-hopper" "$$folder/people/eileen-collins"; \
