@@ -35,7 +35,7 @@ def judge(embeddings: FloatArray, labels: IntArray, seed: int) -> dict[str, floa
     figures = verification.figures()
     draws = [_identify(embeddings, labels, [seed, draw]) for draw in range(GALLERIES)]
     # Draws with few strangers resolve fewer rates; a mean over some of them would be another's.
-    for name in set.intersection(*map(set, draws)):
+    for name in sorted(set.intersection(*map(set, draws))):
         figures[name] = float(np.mean([draw[name] for draw in draws]))
     return {
         name: float(value)

@@ -2,7 +2,6 @@
 into it ends with."""
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,29 +22,26 @@ def take_faces(
     Args:
         image: name of that input; it is to hold (x - mean) * scale.
     """
-    steps: list[tuple[str, list[str], dict[str, Any]]] = [
-        ("Transpose", [], {"perm": [0, 3, 1, 2]}),
-        ("Cast", [], {"to": TensorProto.FLOAT}),
+    # Each step with the name of what it makes, its weights and its attributes.
+    steps: list[tuple[str, str, list[str], dict[str, Any]]] = [
+        ("Transpose", "face.nchw", [], {"perm": [0, 3, 1, 2]}),
+        ("Cast", "face.float", [], {"to": TensorProto.FLOAT}),
     ]
     if bgr:
         graph.set_weight(model, "bgr", np.array([2, 1, 0], np.int64))
-        steps.append(("Gather", ["bgr"], {"axis": 1}))
+        steps.append(("Gather", "face.bgr", ["bgr"], {"axis": 1}))
     if mean != 0.0:
         graph.set_weight(model, "mean", np.array(mean, np.float32))
-        steps.append(("Sub", ["mean"], {}))
+        steps.append(("Sub", "face.centred", ["mean"], {}))
     if scale != 1.0:
         graph.set_weight(model, "scale", np.array(scale, np.float32))
-        steps.append(("Mul", ["scale"], {}))
-    names = ["face", *(f"face.{kind.lower()}" for kind, _, _ in steps[:-1]), image]
-    graph.prepend(
-        model,
-        [
-            helper.make_node(kind, [here, *weights], [there], **attributes)
-            for (kind, weights, attributes), (here, there) in zip(
-                steps, pairwise(names), strict=True
-            )
-        ],
-    )
+        steps.append(("Mul", "face.scaled", ["scale"], {}))
+    nodes, here = [], "face"
+    for kind, there, weights, attributes in steps:
+        nodes.append(helper.make_node(kind, [here, *weights], [there], **attributes))
+        here = there
+    nodes[-1].output[0] = image
+    graph.prepend(model, nodes)
 
 
 def give_embeddings(model: ModelProto, raw: str) -> None:
