@@ -30,7 +30,7 @@ class Checkpoint:
     Attributes:
         recipe: what it was trained by.
         weights: of the backbone, float32 on the CPU.
-        figures: of these weights on the persons held out, by name.
+        figures: of these weights on the persons held out, by name; none within an epoch.
         faces_sha256: digest of the labelled faces it was trained on, see `digest`.
         held_out: which of them it was not trained but validated on, (n,) int64.
         progress: what `train` needs to go on; None where nobody is to go on from.

@@ -19,13 +19,13 @@ _BATCH = 64
 
 
 @torch.no_grad()
-def embed_raw(backbone: Backbone, faces: FaceSet, place: Place, what: str) -> Tensor:
+def embed_raw(backbone: Backbone, faces: FaceSet, place: Place, what: str | None = None) -> Tensor:
     """Embed the 112 x 112 centres of faces, all processes sharing the work.
 
     In float32, as the exported file will. Leaves the backbone in evaluation mode.
 
     Args:
-        what: what a progress bar on a terminal calls it.
+        what: what a progress bar on a terminal calls it; None for no bar.
 
     Returns:
         (n, d) float32 on the CPU, not normalised.
@@ -38,9 +38,9 @@ def embed_raw(backbone: Backbone, faces: FaceSet, place: Place, what: str) -> Te
     for photos, _, _ in track(
         place.loader(TrainingFaces(faces, own, None, 0), batches),
         total=len(batches),
-        description=what,
+        description=what or "",
         console=console,
-        disable=place.rank > 0 or not console.is_terminal,
+        disable=what is None or place.rank > 0 or not console.is_terminal,
         transient=True,
     ):
         found.append(backbone(photos.to(place.device, non_blocking=True)))
@@ -53,7 +53,7 @@ def embed_raw(backbone: Backbone, faces: FaceSet, place: Place, what: str) -> Te
 
 
 def embed(
-    backbone: Backbone, faces: FaceSet, place: Place, what: str = "validating"
+    backbone: Backbone, faces: FaceSet, place: Place, what: str | None = None
 ) -> npt.NDArray[np.float32]:
     """As `embed_raw`, brought to unit length."""
     vectors = nn.functional.normalize(embed_raw(backbone, faces, place, what))

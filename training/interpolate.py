@@ -67,7 +67,9 @@ def interpolate(
     for alpha in alphas:
         weights = mix(started, ended.weights, alpha)
         backbone.load_state_dict(weights)
-        figures = judge(embed(backbone, judged, place), judged.labels, ended.recipe.seed)
+        figures = judge(
+            embed(backbone, judged, place, f"{alpha:.2f}"), judged.labels, ended.recipe.seed
+        )
         report(alpha, figures)
         if best is None or score(figures)[1] > score(best.figures)[1]:
             about = f"{ended.recipe.about}; {alpha:.0%} of the way there from {start.name}"

@@ -17,6 +17,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def train(
         weights = _weights(backbone)
         checkpoint.save(Checkpoint(recipe, weights, figures, faces_sha256, unseen, progress), path)
 
-    def save() -> None:
+    def save(figures: dict[str, float]) -> None:
         if place.rank:
             return
         progress = {
@@ -214,11 +215,13 @@ def train(
             "since": since,
             "best_figures": best_figures,
         }
-        keep(last, best_figures, progress)
+        keep(last, figures, progress)
 
-    def validate() -> None:
+    def validate() -> dict[str, float]:
         nonlocal best_figures
-        figures = judge(embed(backbone, judged, place), judged.labels, recipe.seed)
+        # Later there is a bar already.
+        vectors = embed(backbone, judged, place, None if step else "validating")
+        figures = judge(vectors, judged.labels, recipe.seed)
         name, value = score(figures)
         history["validation"].append([epoch, figures[name]])
         for figure, share in figures.items():
@@ -230,6 +233,7 @@ def train(
             best_figures = figures
             if not place.rank:
                 keep(best, figures)
+        return figures
 
     events: Any = SummaryWriter(output / "events", purge_step=step) if not place.rank else _Silent()
     if before is None:
@@ -237,7 +241,8 @@ def train(
 
     epochs = t.head_epochs + t.epochs
     saved = time.monotonic()
-    with _Stop(place) as stop, _Bar(epochs, t.batch_size, place.rank > 0) as bar:
+    bars = _Bar(epochs, t.batch_size, place.rank > 0)
+    with closing(events), _Stop(place) as stop, bars as bar:
         wrapped: nn.Module | None = None
         while epoch < epochs:
             head_only = epoch < t.head_epochs
@@ -300,17 +305,15 @@ def train(
                     events.add_scalar("rate", t.rate * factor, step)
                 bar.advance(epoch, done, len(plan), current)
                 if stop.asked:
-                    save()
+                    save({})
                     raise Interrupted(f"Stopped after step {step:,}; --resume goes on from there.")
                 if time.monotonic() - saved > 60 * save_minutes:
-                    save()
+                    save({})
                     saved = time.monotonic()
             epoch, done = epoch + 1, 0
-            validate()
-            save()
+            save(validate())
             saved = time.monotonic()
 
-    events.close()
     if place.world > 1:
         dist.destroy_process_group()
     if not place.rank:

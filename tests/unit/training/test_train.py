@@ -211,6 +211,7 @@ def test_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert best["tar@far=1e-02"] == 0.9
     kept = checkpoint.load(tmp_path / "best.pt")
     assert kept.figures == best
+    assert checkpoint.load(tmp_path / "last.pt").figures["tar@far=1e-02"] == 0.7
     backbone = checkpoint.build(kept.recipe.model, kept.weights, "best.pt").eval()
     unseen = checkpoint.strangers(TinyFaces(), kept)
     faces = torch.from_numpy(np.stack([unseen.read(i) for i in range(len(unseen))]))
