@@ -23,6 +23,9 @@ class Preset(NamedTuple):
     scale: float
 
 
+# As the code each project publishes for inference feeds its nets: InsightFace `arcface_onnx.py`,
+# AdaFace `inference.py`, MagFace `inference/gen_feat.py`. An InsightFace file whose graph begins
+# with its own Sub and Mul takes "pixels".
 PRESETS = {
     "insightface": Preset(bgr=False, mean=127.5, scale=1 / 127.5),
     "adaface": Preset(bgr=True, mean=127.5, scale=1 / 127.5),
