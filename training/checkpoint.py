@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from training import backbones
 from training.backbones.layers import Backbone
 from training.data import FaceSet, subset
 from training.errors import InvalidCheckpoint, InvalidRecipe
-from training.files import replacing
+from training.files import write
 from training.recipe import Model, Recipe, parse
 
 FORMAT = 1
@@ -64,18 +63,6 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         buffer,
     )
     write(path, buffer.getbuffer())
-
-
-def write(path: Path, content: bytes | memoryview) -> None:
-    """Write a file in full or not at all, power cut included.
-
-    Raises:
-        NoSpace: as in `save`.
-    """
-    with replacing(path) as partial, partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def load(path: Path) -> Checkpoint:

@@ -1,5 +1,6 @@
 """What a frozen trunk makes of faces, kept in a file: training a head then costs no trunk."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from training.backbones.cpu import has_bfloat16
 from training.backbones.layers import Backbone
-from training.checkpoint import digest, write
 from training.data import FaceSet, centre_crop
-from training.files import replacing
+from training.files import replacing, write
 
 IntArray = npt.NDArray[np.int64]
 Half = npt.NDArray[np.float16]
@@ -23,11 +24,9 @@ Half = npt.NDArray[np.float16]
 _AT_ONCE = 64
 
 
-def half() -> torch.autocast:
-    """bfloat16 for convolutions and products, where this CPU computes in it rather than
-    imitates it."""
-    enabled = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+def autocast() -> torch.autocast:
+    """bfloat16 for convolutions and products, where this CPU has it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
 
 
 def cache_features(faces: FaceSet, backbone: Backbone, folder: Path) -> Half:
@@ -46,7 +45,7 @@ def cache_features(faces: FaceSet, backbone: Backbone, folder: Path) -> Half:
         NoSpace: the disk is full.
     """
     file, note = folder / "features.npy", folder / "features.json"
-    origin = {"faces": digest(faces), "trunk": _checksum(backbone.trunk)}
+    origin = {"faces": _digest_of_faces(faces), "trunk": _digest_of_weights(backbone.trunk)}
     if not (file.exists() and note.exists() and json.loads(note.read_text("utf-8")) == origin):
         note.unlink(missing_ok=True)
         _compute(faces, backbone, file)
@@ -68,7 +67,7 @@ def _compute(faces: FaceSet, backbone: Backbone, file: Path) -> None:
         ):
             batch = range(start, min(start + _AT_ONCE, len(faces)))
             crops = np.stack([centre_crop(faces.read(i), faces.margin) for i in batch])
-            with half():
+            with autocast():
                 features = backbone.trunk(torch.from_numpy(crops)).half().contiguous().numpy()
             if start == 0:
                 header = {"descr": "<f2", "fortran_order": False,
@@ -77,8 +76,19 @@ def _compute(faces: FaceSet, backbone: Backbone, file: Path) -> None:
             stream.write(features.tobytes())
 
 
-def _checksum(trunk: nn.Module) -> float:
-    return float(sum(value.double().abs().sum() for value in trunk.state_dict().values()))
+def _digest_of_faces(faces: FaceSet) -> str:
+    """Of their pixels: photos are replaced without a change of name."""
+    digest = hashlib.sha256()
+    for index in range(len(faces)):
+        digest.update(centre_crop(faces.read(index), faces.margin).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of_weights(trunk: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for value in trunk.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Files that are there in full or not at all."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,18 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file in full or not at all, power cut included.
+
+    Raises:
+        NoSpace: the disk is full; `path` is what it was before.
+    """
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
+from training.backbones.cpu import has_bfloat16
 from training.data.dataset import TrainingFaces
 from training.errors import TrainingError
 
@@ -65,7 +66,7 @@ def choose(device: str, precision: str, workers: int | None, say: Callable[[str]
     if kind == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(chosen)
-    elif precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    elif precision == "bfloat16" and not has_bfloat16():
         say("This CPU has no bfloat16 arithmetic; computing in float32.")
         precision = "float32"
     if workers is None:

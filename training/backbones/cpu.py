@@ -31,6 +31,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, -1)
 
 
+def has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16 rather than imitates it."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class PReLU(nn.PReLU):
     """max(x, 0) + a min(x, 0) with a slope a for each channel, of (n, c, ...).
 

@@ -48,7 +48,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(NoSpace, match=r"No space left to write .*last\.pt"):
         checkpoint.save(a_checkpoint(figures={"eer": 0.0}), path)
     assert path.read_bytes() == before
