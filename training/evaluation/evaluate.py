@@ -303,7 +303,8 @@ def _result(experiment: Experiment, samples: Mapping[str, Array]) -> Result:
         low, high = interval(samples[name]) if samples else (None, None)
         if isinstance(value, float):
             figures[name] = Figure(
-                value=value,
+                value=_number(value) if np.isfinite(value) else None,
+                reason=None if np.isfinite(value) else "All distances are alike.",
                 low=_number(low),
                 high=_number(high),
                 threshold=_number(experiment.thresholds.get(name)),

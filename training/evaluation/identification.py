@@ -11,7 +11,9 @@ Intervals are for other probes and strangers, with the gallery as it is: a resam
 would hold a third fewer people, and identification be easier by that.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +91,22 @@ def draw_strangers(labels: IntArray, seed: int) -> IntArray | None:
         return None
     half = np.random.default_rng(seed).choice(several, len(several) // 2, replace=False)
     return np.sort(np.append(single, half))
+
+
+def draw_split(labels: IntArray, seed: Sequence[int]) -> Split:
+    """Enrol about half of the persons at random, each with a photo drawn at random."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))  # a person's first face is the one enrolled
+    shuffled = labels[order]
+    found = split(shuffled, 1, draw_strangers(shuffled, int(rng.integers(2**31))))
+    return Split(*(np.sort(order[part]) for part in (found.gallery, found.probes, found.strangers)))
+
+
+def mean_over_draws(draws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of each figure over several splits, of those figures that all of them resolve:
+    a mean over some would be another figure."""
+    names = [name for name in draws[0] if all(name in draw for draw in draws)]
+    return {name: np.mean([draw[name] for draw in draws], axis=0) for name in names}
 
 
 def _fnir_at(fpir: float) -> str:

@@ -170,13 +170,15 @@ class Verification:
         intra, inter = _moments(mated), _moments(every - mated)
         return found | {
             "tar": 1 - curve.fnmr[curve.at_fmr(self.axes["tar"])],
-            "d-prime": abs(inter[0] - intra[0]) / ((inter[1] ** 2 + intra[1] ** 2) / 2) ** 0.5,
+            "d-prime": _ratio(
+                abs(inter[0] - intra[0]), ((inter[1] ** 2 + intra[1] ** 2) / 2) ** 0.5
+            ),
             "overlap": curve.overlap(),
             "intra-class mean": intra[0],
             "intra-class sd": intra[1],
             "inter-class mean": inter[0],
             "inter-class sd": inter[1],
-            "intra / inter": intra[0] / inter[0],
+            "intra / inter": _ratio(intra[0], inter[0]),
         }
 
     def fold_accuracies(self, weights: Array | None = None) -> Array:
@@ -213,6 +215,11 @@ def _moments(sums: Array) -> tuple[float, float]:
         return np.nan, np.nan
     mean = sums[1] / sums[0]
     return float(mean), float(np.sqrt(max(sums[2] / sums[0] - mean**2, 0.0)))
+
+
+def _ratio(a: float, b: float) -> float:
+    """NaN where all distances are alike and `b` is 0."""
+    return a / b if b else np.nan
 
 
 def _accuracy(distances: Array, same: BoolArray, counts: Array, tested: BoolArray) -> float:

@@ -7,7 +7,9 @@ from training.errors import Unresolvable
 from training.evaluation.identification import (
     Identification,
     Split,
+    draw_split,
     draw_strangers,
+    mean_over_draws,
     search,
     split,
 )
@@ -132,3 +134,20 @@ def test_few_strangers_resolve_no_rate() -> None:
     nobody = found([1], [0.5], np.array([]))
     assert set(nobody.unresolved) == {"fnir@fpir=1e-02", "fnir@fpir=5e-02"}
     assert "fnir" not in nobody.figures()
+
+
+def test_a_drawn_split_enrols_one_random_photo_of_half_of_the_persons() -> None:
+    labels = np.repeat(np.arange(20), 5)
+    draws = [draw_split(labels, [1, draw]) for draw in range(20)]
+    for drawn in draws:
+        assert sorted(np.concatenate([drawn.gallery, drawn.probes, drawn.strangers])) == list(
+            range(100)
+        )
+        assert len(set(labels[drawn.gallery])) == len(drawn.gallery) == 10
+        assert not set(labels[drawn.strangers]) & set(labels[drawn.gallery])
+    assert {index % 5 for drawn in draws for index in drawn.gallery.tolist()} == set(range(5))
+
+
+def test_a_mean_is_of_what_every_draw_resolves() -> None:
+    draws = [{"rank-1": 0.5, "fnir@fpir=1e-02": 0.2}, {"rank-1": 1.0}]
+    assert mean_over_draws(draws) == {"rank-1": 0.75}

@@ -142,3 +142,10 @@ def test_rates_that_are_not_resolved_are_named_with_the_reason() -> None:
     assert "12,480" in found.unresolved["tar@far=1e-04"]
     assert "tar@far=1e-04" not in found.figures()
     assert found.axes["tar"][0] == pytest.approx(10 / 12480)
+
+
+def test_faces_that_are_all_alike_have_no_d_prime() -> None:
+    vectors = np.tile(np.float32([1, 0]), (6, 1))
+    figures = verification(vectors, np.repeat([0, 1], 3), "cosine").figures()
+    assert np.isnan(figures["d-prime"])
+    assert np.isnan(figures["intra / inter"])
