@@ -67,7 +67,10 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        _complain(f"{error.name} is not installed; pip install 'faceid[training]' brings it.")
+        _complain(
+            f"{error.name} is not installed; pip install -e '.[training]' in the project's "
+            "folder brings it."
+        )
         raise SystemExit(1) from None
 
 
@@ -307,7 +310,11 @@ def interpolate(
             for alpha, figures in judged.items()
         ],
     )
-    _say(f"{output}: {best:.2f} of END.")
+    _say(
+        f"{output}: {best:.2f} of END."
+        if best > 0
+        else f"{output}: START alone; no share of END is better on the persons held out."
+    )
 
 
 @app.command()

@@ -59,7 +59,7 @@ def cuda_problem() -> str | None:
         if "cannot open shared object file" in str(error):
             return (
                 f"a library of CUDA {ort.cuda_version} is missing ({error}); "
-                "install the extra faceid[cuda]"
+                "pip install -e '.[cuda]' in the project's folder brings it"
             )
     return None
 

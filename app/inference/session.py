@@ -54,7 +54,7 @@ def _read_spec(path: Path, session: ort.InferenceSession, kind: type[Spec]) -> S
     metadata = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if metadata is None:
         raise InvalidModel(
-            f"{path} carries no faceid specification; convert it with training.export first."
+            f"{path} carries no faceid specification; convert it with faceid-train import first."
         )
     try:
         spec = kind.model_validate_json(metadata)

@@ -94,7 +94,7 @@ def test_without_the_extra_it_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.endswith(
-        "torch is not installed; pip install 'faceid[training]' brings it.\n"
+        "torch is not installed; pip install -e '.[training]' in the project's folder brings it.\n"
     )
 
 
