@@ -34,3 +34,24 @@ def inspect_labels(embeddings: FloatArray, labels: IntArray) -> tuple[BoolArray,
     own = similarity[np.arange(len(labels)), labels]
     similarity[same[labels]] = -1.0
     return (own > STRAY_FACE) & (own > similarity.max(axis=1)), same
+
+
+def believable(embeddings: FloatArray, labels: IntArray, least: int) -> BoolArray:
+    """The faces to train on or to judge by: those whose labels look right, of persons with
+    `least` such faces. Of two persons who look like one only those of the one with more faces:
+    a person judged under two names would decide every low FAR.
+
+    Args:
+        embeddings, labels: as in `inspect_labels`.
+
+    Returns:
+        (n,) bool.
+    """
+    good, same = inspect_labels(embeddings, labels)
+    counts = np.bincount(labels)
+    doubles = [
+        one if counts[one] < counts[other] else other
+        for one, other in np.argwhere(np.triu(same, 1)).tolist()
+    ]
+    good &= ~np.isin(labels, doubles)
+    return good & (np.bincount(labels, good)[labels] >= least)

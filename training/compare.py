@@ -29,24 +29,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import track
 from torch import nn
 
 from training import losses
 from training.backbones.cpu import keep_freed_memory
 from training.backbones.layers import Backbone, embedding_norm
-from training.cleaning import inspect_labels
+from training.cleaning import believable
 from training.comparison import Comparison, Contrast, Row, draw_distances, draw_losses
 from training.data import FaceSet, PersonBatches, ShuffledBatches, split_persons
 from training.errors import Diverged, TooFewPersons
-from training.evaluation import Verification, all_pairs, distances, search, split
+from training.evaluation import Verification, all_pairs, distances, search
 from training.evaluation.bootstrap import LEAST_PERSONS, Experiment, draws, interval, resample
-from training.evaluation.identification import Split, draw_strangers
+from training.evaluation.identification import draw_split, mean_over_draws
 from training.evaluation.report import Curve, Difference, Figure, quantity
 from training.evaluation.retrieval import retrieve
 from training.evaluation.verification import FACES_PER_PERSON, at_most
-from training.features import Features, cache_features, half
+from training.features import Features, autocast, cache_features
 from training.files import replacing
+from training.progress import ComparisonBars
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -144,7 +145,7 @@ def compare(
     everything = Features(file, np.arange(len(faces)), faces.labels)
     own = embed(backbone.head, everything)
 
-    kept = believable(own, faces.labels)
+    kept = np.flatnonzero(believable(own, faces.labels, least=2))
     train_on, held_out = split_persons(faces.labels[kept], HELD_OUT, seed)
     learnt, judged = everything.only(kept[train_on]), everything.only(kept[held_out])
     fit_on, try_on = split_persons(learnt.labels, HELD_OUT, seed)
@@ -163,7 +164,7 @@ def compare(
     embeddings = {UNTRAINED: embed(start, judged)}
     about: dict[str, dict[str, Any]] = {UNTRAINED: {}, SHIPPED: {}}
     console = Console(stderr=True)
-    with _Bars(len(variants) * (len(RATES) * trial_steps + steps), console) as bars:
+    with ComparisonBars(len(variants) * (len(RATES) * trial_steps + steps), console) as bars:
         for name, variant in variants.items():
             scores = {}
             for rate in RATES:
@@ -227,19 +228,6 @@ def compare(
     return comparison
 
 
-def believable(embeddings: FloatArray, labels: IntArray) -> IntArray:
-    """Which faces to keep: not those with a wrong label, and of persons who look like one only
-    who has more faces. A person judged under two names would decide every low FAR."""
-    good, same = inspect_labels(embeddings, labels)
-    counts = np.bincount(labels)
-    doubles = [
-        one if counts[one] < counts[other] else other
-        for one, other in np.argwhere(np.triu(same, 1)).tolist()
-    ]
-    good &= ~np.isin(labels, doubles)
-    return np.flatnonzero(good & (np.bincount(labels, good)[labels] >= 2))
-
-
 @torch.no_grad()
 def new_head(faces: Features, dimension: int, seed: int) -> nn.Sequential:
     """BN - FC - BN with random weights, the statistics of both normalisations from `faces`.
@@ -269,7 +257,7 @@ def embed(head: nn.Module, faces: Features) -> FloatArray:
     """(n, d) float32 of unit length."""
     head.eval()
     batches = np.array_split(np.arange(len(faces)), math.ceil(len(faces) / _AT_ONCE))
-    with half():
+    with autocast():
         vectors = torch.cat([head(faces.read(batch).float()) for batch in batches]).float()
     return np.asarray(nn.functional.normalize(vectors).numpy(), np.float32)
 
@@ -324,7 +312,7 @@ def fit(
     for step, batch in enumerate(itertools.islice(plan, steps)):
         loss.progress(step / steps)
         features = flatten(first(faces.read(batch).float()))
-        with half():
+        with autocast():
             raw = fc(features)
         value = loss(last(raw.float()), torch.from_numpy(faces.labels[batch]))
         current = value.item()
@@ -357,7 +345,7 @@ class Judge:
             )
         self._labels = labels
         self._first, self._second = all_pairs(labels, seed, impostors=IMPOSTORS)
-        self._galleries = [_gallery(labels, [seed, draw]) for draw in range(GALLERIES)]
+        self._galleries = [draw_split(labels, [seed, draw]) for draw in range(GALLERIES)]
 
     def verification(self, embeddings: FloatArray) -> Verification:
         one, other = self._labels[self._first], self._labels[self._second]
@@ -381,7 +369,7 @@ class Judge:
 
     def _measure(self, embeddings: FloatArray, measure: Callable[[Experiment], Any]) -> Any:
         searches = [measure(search(embeddings, self._labels, g)) for g in self._galleries]
-        found = {name: np.mean([s[name] for s in searches], axis=0) for name in searches[0]}
+        found: dict[str, Any] = dict(mean_over_draws(searches))
         found |= measure(retrieve(embeddings, self._labels))
         found |= measure(self.verification(embeddings))
         return {name: found[name] for name in FIGURES if name in found}
@@ -399,15 +387,6 @@ class Judge:
         }
 
 
-def _gallery(labels: IntArray, seed: list[int]) -> Split:
-    """Half of the persons enrolled with a random photo."""
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(labels))  # a person's first face is the one enrolled
-    shuffled = labels[order]
-    found = split(shuffled, 1, draw_strangers(shuffled, int(rng.integers(2**31))))
-    return Split(*(np.sort(order[part]) for part in (found.gallery, found.probes, found.strangers)))
-
-
 def _figure(value: float, samples: Array) -> Figure:
     low, high = interval(samples)
     return Figure(value=_short(value), low=_short(low), high=_short(high))
@@ -423,36 +402,3 @@ def _difference(name: str, value: float, samples: Array) -> Difference:
 
 def _short(value: float | Array) -> float:
     return float(f"{value:.6g}")
-
-
-class _Bars:
-    """How far the comparison is, and how far one training, on a terminal."""
-
-    def __init__(self, steps: int, console: Console) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description:34}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}{task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._all = self._bars.add_task("all", total=steps, loss=" steps")
-        self._one = self._bars.add_task("", total=0, loss="")
-
-    def __enter__(self) -> "_Bars":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def begin(self, what: str, steps: int) -> Callable[[float], None]:
-        """What to call with the loss after each step of the next training."""
-        self._bars.reset(self._one, total=steps, description=what, loss="")
-
-        def told(loss: float) -> None:
-            self._bars.advance(self._all)
-            self._bars.update(self._one, advance=1, loss=f", loss {loss:.3f}")
-
-        return told

@@ -11,11 +11,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from training.backbones.layers import Backbone
-from training.data import FaceSet
+from training.data import FaceSet, first_faces, subset
 from training.data.dataset import TrainingFaces
 from training.place import Place
 
 _BATCH = 64
+_FACES_FOR_MEAN = 25
 
 
 @torch.no_grad()
@@ -58,3 +59,13 @@ def embed(
     """As `embed_raw`, brought to unit length."""
     vectors = nn.functional.normalize(embed_raw(backbone, faces, place, what))
     return np.asarray(vectors.numpy(), np.float32)
+
+
+def class_means(backbone: Backbone, faces: FaceSet, place: Place) -> Tensor:
+    """Where a loss's class weights start: the mean raw embedding of up to 25 faces of each
+    person, (persons, d) float32 on the CPU."""
+    few = subset(faces, first_faces(faces.labels, _FACES_FOR_MEAN))
+    vectors = embed_raw(backbone, few, place, "class means")
+    labels = torch.from_numpy(few.labels)
+    sums = torch.zeros(len(faces.names), vectors.shape[1]).index_add(0, labels, vectors)
+    return sums / torch.bincount(labels)[:, None]

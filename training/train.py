@@ -14,7 +14,6 @@ Left in the output folder: `last.pt` to go on from, `best.pt` by the validation 
 """
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -25,8 +24,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -37,11 +34,11 @@ from training import backbones, checkpoint, losses
 from training.backbones.cpu import keep_freed_memory
 from training.backbones.layers import Backbone
 from training.checkpoint import Checkpoint
-from training.cleaning import inspect_labels
+from training.cleaning import believable
 from training.curves import draw
 from training.data import FaceSet, PersonBatches, ShuffledBatches, split_persons, subset
 from training.data.dataset import TrainingFaces
-from training.embedding import embed, embed_raw
+from training.embedding import class_means, embed
 from training.errors import (
     Diverged,
     Interrupted,
@@ -50,15 +47,15 @@ from training.errors import (
     TooFewPersons,
     TrainingError,
 )
+from training.interruption import Stop
 from training.place import Place, choose
+from training.progress import TrainingBar
 from training.recipe import Recipe, Training, differences
 from training.validation import judge, score
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-FACES_FOR_MEAN = 25
-"""Faces of each person whose mean embedding is where the loss's class weights start."""
 STEPS_BETWEEN_POINTS = 10
 """Of the curves."""
 MOMENTUM = 0.9
@@ -135,7 +132,12 @@ def train(
     elif recipe.data.clean:
         candidates = subset(faces, kept)
         vectors = embed(backbone, candidates, place, "inspecting labels")
-        kept = kept[_believable(vectors, candidates.labels, recipe.data.least_faces, say)]
+        good = believable(vectors, candidates.labels, recipe.data.least_faces)
+        say(
+            f"{int((~good).sum()):,} of {len(good):,} faces are left out: they look like somebody "
+            "else or nobody, or their person like another."
+        )
+        kept = kept[good]
     chosen = subset(faces, kept)
     train_on, held_out = split_persons(chosen.labels, recipe.data.held_out, recipe.seed)
     learnt, judged = subset(chosen, train_on), subset(chosen, held_out)
@@ -155,7 +157,7 @@ def train(
         **recipe.loss.parameters,
     ).to(place.device)
     if recipe.model.start != "random" and before is None:
-        loss.initialise(_class_means(backbone, learnt, place).to(place.device))
+        loss.initialise(class_means(backbone, learnt, place).to(place.device))
 
     if loss.batches == "person":
         persons = t.batch_size // t.faces_per_person
@@ -241,8 +243,8 @@ def train(
 
     epochs = t.head_epochs + t.epochs
     saved = time.monotonic()
-    bars = _Bar(epochs, t.batch_size, place.rank > 0)
-    with closing(events), _Stop(place) as stop, bars as bar:
+    bars = TrainingBar(epochs, t.batch_size, place.rank > 0)
+    with closing(events), Stop(place) as stop, bars as bar:
         wrapped: nn.Module | None = None
         while epoch < epochs:
             head_only = epoch < t.head_epochs
@@ -347,36 +349,6 @@ def _with_enough(faces: FaceSet, least: int, say: Callable[[str], None]) -> IntA
     return np.flatnonzero(counts[faces.labels] >= least)
 
 
-def _believable(
-    embeddings: FloatArray, labels: IntArray, least: int, say: Callable[[str], None]
-) -> npt.NDArray[np.bool_]:
-    """The faces whose labels look right; of two persons who look like one, only those of the
-    one with more faces."""
-    good, same = inspect_labels(embeddings, labels)
-    counts = np.bincount(labels)
-    pairs = zip(*np.nonzero(np.triu(same, 1)), strict=True)
-    doubles = {int(a if counts[a] < counts[b] else b) for a, b in pairs}
-    good &= ~np.isin(labels, list(doubles))
-    good &= np.bincount(labels, good)[labels] >= least
-    say(
-        f"{int((~good).sum()):,} of {len(labels):,} faces are left out: they look like somebody "
-        f"else or nobody, or belong to {len(doubles)} persons who look like another."
-    )
-    return good
-
-
-def _class_means(backbone: Backbone, faces: FaceSet, place: Place) -> Tensor:
-    """Mean raw embedding of the first faces of each person, (persons, d)."""
-    order = np.argsort(faces.labels, kind="stable")
-    persons = faces.labels[order]
-    nth = np.arange(len(order)) - np.searchsorted(persons, persons)
-    few = subset(faces, order[nth < FACES_FOR_MEAN])
-    vectors = embed_raw(backbone, few, place, "class means")
-    labels = torch.from_numpy(few.labels)
-    sums = torch.zeros(len(faces.names), vectors.shape[1]).index_add(0, labels, vectors)
-    return sums / torch.bincount(labels)[:, None]
-
-
 def _groups(backbone: nn.Module, loss: nn.Module, t: Training) -> list[dict[str, Any]]:
     """Parameters by their peak rate and decay. A pull to the start takes the place of decay."""
     own = list(backbone.parameters())
@@ -432,82 +404,6 @@ def _weights(backbone: nn.Module) -> dict[str, Tensor]:
         name: value.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
         for name, value in backbone.state_dict().items()
     }
-
-
-class _Stop:
-    """`asked` turns true on SIGINT or SIGTERM, on all processes in the same step; a second
-    signal ends the process at once."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._came = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Stop":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self._came = True
-        signal.signal(number, self._before[number])
-
-    @property
-    def asked(self) -> bool:
-        if self._place.world == 1:
-            return self._came
-        came = torch.tensor(self._came, dtype=torch.int32, device=self._place.device)
-        dist.all_reduce(came, dist.ReduceOp.MAX)
-        return bool(came)
-
-
-class _Bar:
-    """Epoch, loss, faces a second and time left: a bar on a terminal, elsewhere a line a minute."""
-
-    def __init__(self, epochs: int, batch_size: int, disable: bool) -> None:
-        self._epochs, self._batch_size = epochs, batch_size
-        self._console = Console(stderr=True)
-        self._disable = disable
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.total:.0f}"),
-            BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}, {task.fields[speed]:.0f} faces/s,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self._console,
-            disable=disable or not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=epochs, epoch=1, loss=math.nan, speed=0.0)
-        self._speed, self._loss = 0.0, math.nan
-        self._then = self._said = time.monotonic()
-
-    def __enter__(self) -> "_Bar":
-        self._bar.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._bar.__exit__(*error)
-
-    def advance(self, epoch: int, done: int, batches: int, loss: float) -> None:
-        now = time.monotonic()
-        speed = self._batch_size / max(now - self._then, 1e-9)
-        self._then = now
-        self._speed = speed if not self._speed else 0.95 * self._speed + 0.05 * speed
-        self._loss = loss if math.isnan(self._loss) else 0.95 * self._loss + 0.05 * loss
-        at = epoch + done / batches
-        self._bar.update(
-            self._task, completed=at, epoch=epoch + 1, loss=self._loss, speed=self._speed
-        )
-        if not self._console.is_terminal and not self._disable and now - self._said > 60:
-            self._said = now
-            self._console.print(
-                f"epoch {at:.2f} of {self._epochs}: loss {self._loss:.3f}, "
-                f"{self._speed:.0f} faces/s"
-            )
 
 
 class _Silent:

@@ -1,11 +1,13 @@
 """Figures by which checkpoints are compared, on persons none of them was trained on."""
 
+from contextlib import suppress
+
 import numpy as np
 import numpy.typing as npt
 
 from training.errors import Unresolvable
-from training.evaluation import Verification, all_pairs, distances, search, split
-from training.evaluation.identification import draw_strangers
+from training.evaluation import Verification, all_pairs, distances, search
+from training.evaluation.identification import draw_split, mean_over_draws
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -33,28 +35,15 @@ def judge(embeddings: FloatArray, labels: IntArray, seed: int) -> dict[str, floa
         distances(embeddings, first, second, "cosine"), labels[first] == labels[second]
     )
     figures = verification.figures()
-    draws = [_identify(embeddings, labels, [seed, draw]) for draw in range(GALLERIES)]
-    # Draws with few strangers resolve fewer rates; a mean over some of them would be another's.
-    for name in sorted(set.intersection(*map(set, draws))):
-        figures[name] = float(np.mean([draw[name] for draw in draws]))
+    with suppress(Unresolvable):  # of few persons nobody can be left out
+        splits = [draw_split(labels, [seed, draw]) for draw in range(GALLERIES)]
+        draws = [search(embeddings, labels, drawn).figures() for drawn in splits]
+        figures.update(mean_over_draws(draws))
     return {
         name: float(value)
         for name, value in figures.items()
         if name == "eer" or name.startswith(("tar@far", "fnir@fpir"))
     }
-
-
-def _identify(embeddings: FloatArray, labels: IntArray, seed: list[int]) -> dict[str, float]:
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(labels))  # a person's first face is the one enrolled
-    shuffled = labels[order]
-    strangers = draw_strangers(shuffled, int(rng.integers(2**31)))
-    try:
-        found = search(embeddings[order], shuffled, split(shuffled, 1, strangers))
-    except Unresolvable:
-        return {}
-    figures = found.figures()
-    return {name: float(figures[name]) for name in figures if name.startswith("fnir@")}
 
 
 def score(figures: dict[str, float]) -> tuple[str, float]:

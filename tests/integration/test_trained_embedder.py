@@ -5,24 +5,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.models.spec import EmbedderSpec
 from tests.conftest import PHOTOS
 from tests.service import running
 from training import backbones
 from training.data.face import centre_crop, decode
 from training.data.prepare import prepare
 from training.export.embedder import to_onnx
+from training.export.publish import describer
 
-
-def describe(digest: str) -> EmbedderSpec:
-    return EmbedderSpec(
-        name="own",
-        licence="none",
-        origin="a test",
-        training_data="none",
-        dimension=128,
-        weights_sha256=digest,
-    )
+DESCRIBE = describer(
+    name="own", licence="none", origin="a test", training_data="none", dimension=128
+)
 
 
 def test_an_exported_embedder_answers_as_torch_does(tmp_path: Path) -> None:
@@ -32,7 +25,7 @@ def test_an_exported_embedder_answers_as_torch_does(tmp_path: Path) -> None:
         for parameter in backbone.head.parameters():
             parameter.add_(0.05 * parameter.std() * torch.randn_like(parameter))
     model = tmp_path / "own.onnx"
-    model.write_bytes(to_onnx(backbone, describe).SerializeToString())
+    model.write_bytes(to_onnx(backbone, DESCRIBE).SerializeToString())
 
     photos = tmp_path / "photos"
     for name in ("grace_hopper.jpg", "astronaut.png"):

@@ -8,7 +8,7 @@ from training.data.batches import PersonBatches, ShuffledBatches
 from training.data.face import centre_crop
 from training.data.faces import Faces, FaceSet, open_faces, subset
 from training.data.pairs import Pairs, open_pairs
-from training.data.splits import split_persons
+from training.data.splits import first_faces, split_persons
 from training.data.verification import read_bin
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "PersonBatches",
     "ShuffledBatches",
     "centre_crop",
+    "first_faces",
     "open_faces",
     "open_pairs",
     "read_bin",

@@ -11,6 +11,18 @@ IntArray = npt.NDArray[np.int64]
 _LEAST = 2
 
 
+def first_faces(labels: IntArray, most: int) -> IntArray:
+    """Rising indices of the first `most` faces of each person.
+
+    Args:
+        labels: (n,) person of each face.
+    """
+    order = np.argsort(labels, kind="stable")
+    persons = labels[order]
+    nth = np.arange(len(order)) - np.searchsorted(persons, persons)
+    return np.sort(order[nth < most])
+
+
 def split_persons(labels: IntArray, held_out: float, seed: int) -> tuple[IntArray, IntArray]:
     """Hold back a share of the persons, with all of their faces.
 

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from app.models.spec import METADATA_KEY, Calibration, EmbedderSpec
 from training.cleaning import inspect_labels
-from training.data import FaceSet, subset
+from training.data import FaceSet, first_faces, subset
 from training.errors import Unresolvable
 from training.evaluation import embed_faces, open_embedder
 from training.files import replacing
@@ -36,10 +36,7 @@ def calibrate(model: Path, faces: FaceSet, dataset: str) -> Calibration:
         Unresolvable: too few people or faces.
         NoSpace: the disk is full; the model is what it was.
     """
-    order = np.argsort(faces.labels, kind="stable")
-    persons = faces.labels[order]
-    place = np.arange(len(order)) - np.searchsorted(persons, persons)
-    few = subset(faces, np.sort(order[place < PHOTOS_PER_PERSON]))
+    few = subset(faces, first_faces(faces.labels, PHOTOS_PER_PERSON))
     embeddings = embed_faces(open_embedder(model), few, progress="embedding")
     calibration = measure(embeddings, few.labels, f"{dataset} ({len(few.names)} folders)")
     write(model, calibration)
@@ -82,7 +79,9 @@ def measure(embeddings: FloatArray, labels: IntArray, dataset: str) -> Calibrati
     rates = [rate for rate in RATES if rate * pairs >= LEAST_MATCHES]
     if len(rates) < 2:
         raise Unresolvable(
-            f"{pairs:,} pairs of different people are too few to calibrate; add people."
+            f"{pairs:,} pairs of different people are too few to calibrate: "
+            f"{round(LEAST_MATCHES / RATES[1]):,} are needed. Add people, or leave the faces out: "
+            "then every request has to name a threshold."
         )
     accepted = {
         "cosine": np.cumsum(counts["cosine"][::-1]) / pairs,

@@ -1,6 +1,6 @@
 import numpy as np
 
-from training.cleaning import inspect_labels
+from training.cleaning import believable, inspect_labels
 
 
 def test_wrong_labels_and_doubles_are_found() -> None:
@@ -17,3 +17,21 @@ def test_wrong_labels_and_doubles_are_found() -> None:
     good, same = inspect_labels(embeddings.astype(np.float32), labels)
     assert np.flatnonzero(~good).tolist() == [3, 17, 25]
     assert [tuple(pair) for pair in np.argwhere(np.triu(same, 1))] == [(4, 5)]
+
+
+def test_neither_strays_nor_a_person_under_two_names_is_kept() -> None:
+    persons = np.eye(5, dtype=np.float32)
+    labels = np.array([0] * 6 + [1] * 4 + [2] * 5)
+    vectors = persons[[0] * 6 + [0] * 4 + [2] * 4 + [3]]
+    assert np.flatnonzero(believable(vectors, labels, least=2)).tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        10,
+        11,
+        12,
+        13,
+    ]

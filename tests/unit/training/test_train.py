@@ -118,14 +118,14 @@ def test_what_was_killed_while_it_saved_goes_on_as_if_nothing_had_been(
     """SIGKILL in the middle of writing the checkpoint of step 5."""
     code = """
 from tests.unit.training.test_train import FULL
-real = checkpoint.os.fsync
+real = os.fsync
 def kill_at_the_sixth(number, calls=[]):
     calls.append(number)
     if len(calls) == 7:  # best.pt was the first
         os.truncate(next(output.glob(".last.pt*")), 1000)
         os.kill(os.getpid(), signal.SIGKILL)
     real(number)
-checkpoint.os.fsync = kill_at_the_sixth
+os.fsync = kill_at_the_sixth
 train.train(FULL, TinyFaces(), output, device="cpu", workers=0, save_minutes=0)
 """
     killed = in_another_process(code, tmp_path)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.data import split_persons
+from training.data import first_faces, split_persons
 from training.errors import TooFewPersons
 
 LABELS = np.repeat(np.arange(50), np.arange(1, 51))
@@ -33,3 +33,9 @@ def test_either_side_keeps_two_persons(share: float, held_persons: int) -> None:
 def test_three_persons_cannot_be_split() -> None:
     with pytest.raises(TooFewPersons, match=r"3 person\(s\)"):
         split_persons(np.array([0, 1, 2, 2]), 0.5, seed=0)
+
+
+def test_the_first_faces_of_everybody_in_their_order() -> None:
+    labels = np.array([2, 0, 2, 2, 1, 0, 2])
+    assert first_faces(labels, 2).tolist() == [0, 1, 2, 4, 5]
+    assert first_faces(labels, 9).tolist() == list(range(7))
