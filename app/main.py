@@ -11,7 +11,9 @@ from fastapi import FastAPI
 from app.api import faces, health, identify, persons, problems, verify
 from app.api.deps import Services
 from app.api.middleware import CancelAbandoned, RequestContext
-from app.decision.thresholds import Thresholds
+from app.decision.calibrated import Calibrated
+from app.decision.identification import IdentificationThresholds
+from app.decision.verification import SamePerson, VerificationThresholds
 from app.errors import StoreUnavailable
 from app.inference.detector import Detector
 from app.inference.device import choose_device
@@ -19,7 +21,7 @@ from app.inference.embedder import CpuEmbedder, CudaEmbedder
 from app.inference.pool import CorePool, available_cores
 from app.inference.session import open_session
 from app.metrics import Metrics
-from app.models.spec import DetectorSpec
+from app.models.spec import Calibration, DetectorSpec
 from app.services.enrol import Enroller
 from app.services.faces import FaceFinder
 from app.services.identify import Identifier
@@ -90,10 +92,8 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     except StoreUnavailable as error:
         # A server may come later; until then every call that needs it is answered 503.
         _log.warning("%s", error.detail)
-    thresholds = None
-    if calibration := model.calibration:
-        thresholds = Thresholds(calibration.fmr, calibration.cosine, calibration.manhattan)
-    else:
+    calibrated = None if model.calibration is None else _calibrated(model.calibration)
+    if calibrated is None:
         _log.warning("%s carries no calibration: every request needs a threshold", model.name)
     finder = FaceFinder(detector, embedder, pool, settings.limits, metrics)
     _log.info("ready: %s on %s with %d cores", model.name, device, cores)
@@ -107,8 +107,21 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         store_kind="server" if settings.store.url else "embedded",
         finder=finder,
         enroller=Enroller(finder, store, settings.limits),
-        identifier=Identifier(finder, store, thresholds, settings.decision.target_fpir, metrics),
-        verifier=Verifier(finder, store, thresholds, settings.decision.target_fmr, metrics),
+        identifier=Identifier(finder, store, calibrated, settings.decision.target_fpir, metrics),
+        verifier=Verifier(finder, store, calibrated, settings.decision.target_fmr, metrics),
+    )
+
+
+def _calibrated(calibration: Calibration) -> Calibrated:
+    one, many = calibration.verification, calibration.identification
+    return Calibrated(
+        id=calibration.id,
+        verification=VerificationThresholds(one.fmr, one.photos, one.cosine, one.manhattan),
+        same_person=SamePerson(one.slope, one.intercept),
+        identification=IdentificationThresholds(
+            many.fpir, many.photos, many.persons, many.similarity
+        ),
+        temperature=many.temperature,
     )
 
 

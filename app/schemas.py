@@ -31,6 +31,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+_CALIBRATION = "Which calibration of the model the thresholds and probabilities come from."
 _BOX: dict[str, Any] = {"x": 182.65, "y": 119.99, "width": 170.06, "height": 212.54}
 _FACE: dict[str, Any] = {
     "box": _BOX,
@@ -174,13 +175,22 @@ class DeletedPerson(_Model):
 class Candidate(_Model):
     person_id: str
     similarity: float = Field(description="Cosine to the mean of all of the person's faces.")
+    probability: float | None = Field(
+        None, description="In a closed set: that it is this person of the gallery's."
+    )
 
 
 class IdentifiedFace(DetectedFace):
     decision: Literal["match", "unknown"]
     person_id: str | None = Field(description="Null when unknown.")
-    similarity: float | None = Field(description="Of the best candidate, if there is any.")
-    threshold: float
+    similarity: float | None = Field(
+        description="Of the person, or of the best candidate, if there is any."
+    )
+    probability: float | None = Field(None, description="As among the candidates.")
+    threshold: float | None = Field(
+        description="Least similarity of a match for this face: it rises with how similar the "
+        "candidates after the best one are. Null in a closed set."
+    )
     candidates: list[Candidate] = Field(description="Best first.")
 
 
@@ -188,9 +198,11 @@ class IdentifyAnswer(_Model):
     faces: list[IdentifiedFace] = Field(description="Largest first; empty: no face in the photo.")
     gallery_size: int = Field(description="Persons enrolled in the gallery.")
     target_fpir: float | None = Field(
-        description="What the threshold was chosen for; null where the request gave a threshold."
+        description="What the thresholds were chosen for; null where the request gave one, and "
+        "in a closed set."
     )
     model: str
+    calibration: str | None = Field(description=_CALIBRATION)
     timings_ms: dict[str, float]
 
     model_config = ConfigDict(
@@ -214,6 +226,7 @@ class IdentifyAnswer(_Model):
                     "gallery_size": 2,
                     "target_fpir": 0.01,
                     "model": "sface-2021dec",
+                    "calibration": "bf022c688f89",
                     "timings_ms": {"decode": 0.4, "detect": 1.9, "embed": 11.2, "search": 0.4},
                 }
             ]
@@ -230,8 +243,14 @@ class VerifyAnswer(_Model):
     fmr: float | None = Field(
         description="What the threshold was chosen for; null where the request gave a threshold."
     )
+    probability: float | None = Field(
+        description="That both show one person, where `prior` of all comparisons do; null for a "
+        "model without calibration."
+    )
+    prior: float
     boxes: list[Box] = Field(description="The face taken from each image.")
     model: str
+    calibration: str | None = Field(description=_CALIBRATION)
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -243,6 +262,8 @@ class VerifyAnswer(_Model):
                     "metric": "cosine",
                     "threshold": 0.57,
                     "fmr": 0.0001,
+                    "probability": 0.017,
+                    "prior": 0.5,
                     "boxes": [_BOX, {"x": 178.0, "y": 62.6, "width": 90.4, "height": 113.9}],
                     "model": "sface-2021dec",
                 }
@@ -258,6 +279,9 @@ class Liveness(_Model):
 class Readiness(_Model):
     status: Literal["ready"] = "ready"
     model: str
+    calibration: str | None = Field(
+        description=_CALIBRATION + " Null: every request needs a threshold."
+    )
     device: Literal["cuda", "cpu"]
     store: Literal["embedded", "server"]
 

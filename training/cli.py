@@ -269,9 +269,9 @@ def calibrate(
     faces: Faces,
     dataset: Dataset = _DATASET,
 ) -> None:
-    """Measure how similar strangers look to a model, and write it into the file."""
+    """Measure what a model's similarities mean, and write the thresholds into the file."""
+    from training.calibration import calibrate as run
     from training.data import open_faces
-    from training.export.calibrate import calibrate as run
 
     _show_calibration(run(model, open_faces(faces), dataset))
 
@@ -368,11 +368,44 @@ def _show(output: Path, spec: "EmbedderSpec") -> None:
 
 
 def _show_calibration(calibration: "Calibration") -> None:
+    one, many = calibration.verification, calibration.identification
     _table(
-        f"{calibration.impostor_pairs:,} pairs of strangers",
-        ["FMR", "cosine >=", "manhattan <="],
+        f"{one.impostor_pairs:,} pairs of strangers (below {one.measured_down_to:g} modelled)",
+        ["FMR", "95 % interval", "cosine >=", "manhattan <=", "FNMR"],
         [
-            [f"{value:g}" for value in row]
-            for row in zip(calibration.fmr, calibration.cosine, calibration.manhattan, strict=True)
+            [
+                f"{fmr:g}",
+                f"{low:.2g} to {high:.2g}",
+                f"{cosine:.4f}",
+                f"{manhattan:.3f}",
+                f"{100 * fnmr:.2f} %",
+            ]
+            for fmr, low, high, cosine, manhattan, fnmr in zip(
+                one.fmr,
+                one.fmr_low,
+                one.fmr_high,
+                one.cosine[0],
+                one.manhattan[0],
+                one.fnmr,
+                strict=True,
+            )
         ],
     )
+    last = len(many.persons) - 1
+    shown = [i for i, size in enumerate(many.persons) if size in (1, 10, 100, 1000) or i == last]
+    _table(
+        f"Galleries drawn from {calibration.persons:,} persons, one photo each: cosine above the "
+        "cohort's raise",
+        ["FPIR", "95 % interval", *(f"{many.persons[size]:,}" for size in shown)],
+        [
+            [
+                f"{fpir:g}",
+                f"{low:.2g} to {high:.2g}",
+                *(f"{many.similarity[0][size][rate]:.3f}" for size in shown),
+            ]
+            for rate, (fpir, low, high) in enumerate(
+                zip(many.fpir, many.fpir_low, many.fpir_high, strict=True)
+            )
+        ],
+    )
+    _say(f"calibration {calibration.id}")

@@ -36,6 +36,11 @@ class Services:
     identifier: Identifier
     verifier: Verifier
 
+    @property
+    def calibration(self) -> str | None:
+        """Its id, if the model carries one."""
+        return None if self.model.calibration is None else self.model.calibration.id
+
 
 async def _services(request: Request) -> Services:
     services: Services = request.app.state.services

@@ -22,7 +22,10 @@ async def ready(services: Injected) -> schemas.Readiness:
     services.embedder.check()
     await services.store.check()
     return schemas.Readiness(
-        model=services.model.name, device=services.device, store=services.store_kind
+        model=services.model.name,
+        calibration=services.calibration,
+        device=services.device,
+        store=services.store_kind,
     )
 
 

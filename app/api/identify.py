@@ -28,6 +28,9 @@ async def identify(
         Literal["open", "closed"],
         Query(description="`closed`: everybody is known to be enrolled, always name the nearest."),
     ] = "open",
+    unique: Annotated[
+        bool, Query(description="Nobody is in the photo twice: name each person at most once.")
+    ] = False,
     target_fpir: Annotated[
         float | None,
         Query(gt=0, lt=1, description="Share of strangers that may be called somebody."),
@@ -44,6 +47,7 @@ async def identify(
             gallery,
             body.only_image(),
             mode=mode,
+            unique=unique,
             limit=limit,
             target_fpir=target_fpir,
             threshold=threshold,
@@ -55,19 +59,26 @@ async def identify(
         faces=[
             schemas.IdentifiedFace(
                 **dict(detected(answer.face)),
-                decision=answer.decision,
-                person_id=(answer.candidates[0].person_id if answer.decision == "match" else None),
-                similarity=answer.candidates[0].similarity if answer.candidates else None,
-                threshold=found.threshold,
+                decision="unknown" if answer.person is None else "match",
+                person_id=answer.person and answer.person.person_id,
+                similarity=shown.similarity if shown else None,
+                probability=shown.probability if shown else None,
+                threshold=answer.threshold,
                 candidates=[
-                    schemas.Candidate(person_id=c.person_id, similarity=c.similarity)
-                    for c in answer.candidates
+                    schemas.Candidate(
+                        person_id=candidate.person_id,
+                        similarity=candidate.similarity,
+                        probability=candidate.probability,
+                    )
+                    for candidate in answer.candidates
                 ],
             )
             for answer in found.faces
+            for shown in [answer.person or next(iter(answer.candidates), None)]
         ],
         gallery_size=found.gallery_size,
         target_fpir=found.target_fpir,
         model=services.model.name,
+        calibration=services.calibration,
         timings_ms=timings.milliseconds(),
     )

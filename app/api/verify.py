@@ -38,11 +38,19 @@ async def verify(
         float | None,
         Query(ge=0, le=1000, description="Largest distance, in the metric, instead."),
     ] = None,
+    prior: Annotated[
+        float,
+        Query(
+            gt=0,
+            lt=1,
+            description="Share of comparisons that show one person, for the probability.",
+        ),
+    ] = 0.5,
     face: Which = "only",
     gallery: Gallery = "default",
 ) -> schemas.VerifyAnswer:
     """Compares `image_a` with `image_b`, or `image` with the enrolled faces of `person_id`."""
-    criterion = Criterion(metric, target_fmr, threshold)
+    criterion = Criterion(metric, target_fmr, threshold, prior)
     person_id = person_id or body.fields.get("person_id")
     if person_id is not None:
         if not schemas.is_person_id(person_id):
@@ -61,7 +69,7 @@ async def verify(
                 "Send image_a and image_b, one image each, or one image and a person_id."
             )
         verification = await services.verifier.verify_images(
-            a[0], b[0], choice=face, criterion=criterion
+            gallery, a[0], b[0], choice=face, criterion=criterion
         )
     return schemas.VerifyAnswer(
         verified=verification.verified,
@@ -70,6 +78,9 @@ async def verify(
         metric=metric,
         threshold=verification.threshold,
         fmr=verification.fmr,
+        probability=verification.probability,
+        prior=prior,
         boxes=[box_of(tuple(f.detection.box)) for f in verification.faces],
         model=services.model.name,
+        calibration=services.calibration,
     )

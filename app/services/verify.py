@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from app.decision.calibrated import Calibrated
 from app.decision.distance import Metric, distance
-from app.decision.fusion import mean_templates
-from app.decision.thresholds import Thresholds
+from app.decision.fusion import template
 from app.errors import PersonNotFound, UnsupportedTarget
 from app.metrics import Metrics
 from app.services.faces import Choice, Face, FaceFinder
@@ -24,11 +24,13 @@ class Criterion:
     Attributes:
         target_fmr: share of pairs of strangers that may be verified; None: the default.
         threshold: largest distance in the metric, instead of a target.
+        prior: share of comparisons that show one person, before these faces are seen.
     """
 
     metric: Metric
     target_fmr: float | None
     threshold: float | None
+    prior: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Verification:
         similarity: cosine, -1 to 1.
         distance, threshold: in the chosen metric; verified when distance <= threshold.
         fmr: the rate the threshold was chosen for; None where the caller gave the threshold.
+        probability: that the faces show one person, by the caller's prior; None for an embedder
+            without calibration.
         faces: the face taken from each image.
     """
 
@@ -46,6 +50,7 @@ class Verification:
     distance: float
     threshold: float
     fmr: float | None
+    probability: float | None
     faces: list[Face]
 
 
@@ -54,39 +59,40 @@ class Verifier:
         self,
         finder: FaceFinder,
         store: Store,
-        thresholds: Thresholds | None,
+        calibrated: Calibrated | None,
         target_fmr: float,
         metrics: Metrics,
     ) -> None:
         """
         Args:
-            thresholds: None for an embedder without calibration.
-            target_fmr: for requests that do not name their own.
+            calibrated: None for an embedder without calibration.
+            target_fmr: for galleries and requests that do not name their own.
         """
         self._finder = finder
         self._store = store
-        self._thresholds = thresholds
+        self._calibrated = calibrated
         self._target_fmr = target_fmr
         self._metrics = metrics
 
     async def verify_images(
         self,
+        gallery: str,
         image_a: bytes,
         image_b: bytes,
         *,
         choice: Choice,
         criterion: Criterion,
     ) -> Verification:
-        """Compare the faces of two images.
+        """Compare the faces of two images; the gallery only lends its target.
 
         Raises:
-            ImageError, FaceError, QueueFull, UnsupportedTarget.
+            ImageError, FaceError, QueueFull, StoreUnavailable, UnsupportedTarget.
         """
-        threshold, fmr = self._threshold(criterion)
+        threshold, fmr = await self._threshold(gallery, criterion, photos=1)
         (face_a, a), (face_b, b) = await asyncio.gather(
             self._finder.embed_one(image_a, choice), self._finder.embed_one(image_b, choice)
         )
-        return self._decide(a.vector, b.vector, [face_a, face_b], criterion.metric, threshold, fmr)
+        return self._decide(a.vector, b.vector, [face_a, face_b], criterion, threshold, fmr)
 
     async def verify_person(
         self,
@@ -103,39 +109,43 @@ class Verifier:
             PersonNotFound: nobody of that name, or without any face.
             ImageError, FaceError, QueueFull, StoreUnavailable, UnsupportedTarget.
         """
-        threshold, fmr = self._threshold(criterion)
-        persons = await self._store.embeddings(gallery, [person_id])
-        if person_id not in persons:
+        enrolled = (await self._store.embeddings(gallery, [person_id])).get(person_id)
+        if enrolled is None:
             raise PersonNotFound(gallery, person_id)
+        threshold, fmr = await self._threshold(gallery, criterion, photos=len(enrolled))
         face, embedding = await self._finder.embed_one(image, choice)
-        _, templates = mean_templates(persons)
-        return self._decide(
-            embedding.vector, templates[0], [face], criterion.metric, threshold, fmr
-        )
+        return self._decide(embedding.vector, template(enrolled), [face], criterion, threshold, fmr)
 
-    def _threshold(self, criterion: Criterion) -> tuple[float, float | None]:
+    async def _threshold(
+        self, gallery: str, criterion: Criterion, photos: int
+    ) -> tuple[float, float | None]:
+        """The largest distance of a match, and the rate it was chosen for."""
         if criterion.threshold is not None:
             return criterion.threshold, None
-        if self._thresholds is None:
+        if self._calibrated is None:
             raise UnsupportedTarget(
                 "This embedder carries no calibration; give a threshold "
                 f"(largest {criterion.metric} distance)."
             )
-        fmr = criterion.target_fmr or self._target_fmr
-        return self._thresholds.verification(fmr, criterion.metric), fmr
+        targets = await self._store.targets(gallery)
+        fmr = criterion.target_fmr or targets.target_fmr or self._target_fmr
+        return self._calibrated.verification.distance(fmr, criterion.metric, photos), fmr
 
     def _decide(
         self,
         a: FloatArray,
         b: FloatArray,
         faces: list[Face],
-        metric: Metric,
+        criterion: Criterion,
         threshold: float,
         fmr: float | None,
     ) -> Verification:
         similarity = float(a @ b)
-        apart = distance(a, b, metric)
+        apart = distance(a, b, criterion.metric)
         verified = apart <= threshold
         self._metrics.decisions.labels("verify", "verified" if verified else "not_verified").inc()
         self._metrics.similarity.labels("verify").observe(similarity)
-        return Verification(verified, similarity, apart, threshold, fmr, faces)
+        probability = None
+        if self._calibrated is not None:
+            probability = self._calibrated.same_person.probability(similarity, criterion.prior)
+        return Verification(verified, similarity, apart, threshold, fmr, probability, faces)

@@ -21,7 +21,7 @@ ALLOWED = {
         "app.errors", "app.inference", "app.store", "app.decision", "app.vision", "app.settings",
         "app.metrics",
     },
-    "training": {"app.errors", "app.vision", "app.models"},
+    "training": {"app.errors", "app.vision", "app.decision", "app.models"},
 }  # fmt: skip
 # Faces are found and cut out, and model files judged, by what the service itself runs.
 ALSO_ALLOWED = {

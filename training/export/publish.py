@@ -10,9 +10,9 @@ from onnx import ModelProto
 from pydantic import ValidationError
 
 from app.models.spec import EmbedderSpec
+from training.calibration import calibrate
 from training.data import FaceSet
 from training.errors import TrainingError
-from training.export.calibrate import calibrate
 from training.export.canonical import Describe
 from training.files import replacing
 from training.recipe import Recipe
@@ -126,10 +126,12 @@ def _calibration(spec: EmbedderSpec) -> str:
             "Not calibrated: the service chooses no thresholds for it. `faceid-train calibrate` "
             "writes them into the file."
         )
+    fmr, fpir = known.verification.fmr, known.identification.fpir
     return (
-        f"The calibration in the file (the similarity for each false match rate from "
-        f"{known.fmr[0]:g} to {known.fmr[-1]:g}) was measured on {known.impostor_pairs:,} pairs of "
-        f"different people: {known.dataset}."
+        f"The calibration in the file (`{known.id}`; thresholds for false match rates from "
+        f"{fmr[0]:g} to {fmr[-1]:g} and false positive identification rates from {fpir[0]:g} to "
+        f"{fpir[-1]:g}) was measured on {known.faces:,} faces of {known.persons:,} people, "
+        f"{known.verification.impostor_pairs:,} pairs of different ones: {known.dataset}."
     )
 
 

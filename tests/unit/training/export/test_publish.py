@@ -32,7 +32,7 @@ def test_the_card_says_what_the_file_is(tmp_path: Path) -> None:
         f"`{digest}`",
         "faceid-train export best.pt mine.onnx",
         "| eer | 1.23 % |",
-        f"{spec.calibration.impostor_pairs:,} pairs of different people",
+        f"{spec.calibration.verification.impostor_pairs:,} pairs of different ones",
     ):
         assert part in card
     # The recipe in it can be trained by.

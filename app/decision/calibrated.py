@@ -1,0 +1,21 @@
+"""All that the calibration of an embedder gives to decisions."""
+
+from dataclasses import dataclass
+
+from app.decision.identification import IdentificationThresholds
+from app.decision.verification import SamePerson, VerificationThresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """
+    Attributes:
+        id: of the calibration, in every answer that rests on it.
+        temperature: of the closed set's probabilities.
+    """
+
+    id: str
+    verification: VerificationThresholds
+    same_person: SamePerson
+    identification: IdentificationThresholds
+    temperature: float
