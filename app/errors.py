@@ -116,6 +116,18 @@ class FaceTooSmall(FaceError):
     status, code, title = 422, "face_too_small", "Face too small"
 
 
+class InconsistentPerson(FaceError):
+    """The face does not look like the others of the person it is enrolled for."""
+
+    status, code, title = 422, "inconsistent_person", "Not the same person"
+
+
+class DuplicatePerson(RequestError):
+    """The new person looks like somebody enrolled; `candidates` says whom."""
+
+    status, code, title = 409, "duplicate_person", "Person enrolled already"
+
+
 class NoFaceEnrolled(RequestError):
     """Every image of an enrolment was rejected; `rejected` says why, one by one."""
 

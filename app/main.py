@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from fastapi import FastAPI
 
-from app.api import faces, health, identify, persons, problems, verify
+from app.api import faces, galleries, health, identify, persons, problems, verify
 from app.api.deps import Services
 from app.api.middleware import CancelAbandoned, RequestContext
 from app.decision.calibrated import Calibrated
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(CancelAbandoned)
     app.add_middleware(RequestContext, metrics=metrics)
     problems.install(app)
-    for module in (persons, identify, verify, faces, health):
+    for module in (persons, galleries, identify, verify, faces, health):
         app.include_router(module.router)
     return app
 
@@ -104,6 +104,7 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         device=device,
         embedder=embedder,
         store=store,
+        calibrated=calibrated,
         store_kind="server" if settings.store.url else "embedded",
         finder=finder,
         enroller=Enroller(finder, store, settings.limits),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Depends, Query, Request
 
 from app.api.bodies import Body, read_body
+from app.decision.calibrated import Calibrated
 from app.inference.device import Device
 from app.inference.embedder import FaceEmbedder
 from app.metrics import Metrics
@@ -27,6 +28,7 @@ class Services:
     settings: Settings
     metrics: Metrics
     model: EmbedderSpec
+    calibrated: Calibrated | None
     device: Device
     embedder: FaceEmbedder
     store: Store
@@ -39,7 +41,7 @@ class Services:
     @property
     def calibration(self) -> str | None:
         """Its id, if the model carries one."""
-        return None if self.model.calibration is None else self.model.calibration.id
+        return None if self.calibrated is None else self.calibrated.id
 
 
 async def _services(request: Request) -> Services:

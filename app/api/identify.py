@@ -8,7 +8,7 @@ from app import schemas
 from app.api.bodies import one_image
 from app.api.deps import Images, Injected, detected
 from app.api.problems import responses
-from app.schemas import Gallery
+from app.schemas import InGallery
 from app.services.timing import Timings
 
 router = APIRouter(tags=["recognition"])
@@ -39,7 +39,7 @@ async def identify(
         float | None,
         Query(ge=-1, le=1, description="Least cosine similarity of a match, instead."),
     ] = None,
-    gallery: Gallery = "default",
+    gallery: InGallery = "default",
 ) -> schemas.IdentifyAnswer:
     timings = Timings()
     try:

@@ -9,7 +9,7 @@ from app.api.bodies import read_model, several_images
 from app.api.deps import Images, Injected, Which, box_of, quality_of
 from app.api.problems import responses
 from app.errors import InvalidRequest
-from app.schemas import FaceId, Gallery, PersonId
+from app.schemas import FaceId, InGallery, PersonId
 from app.store import Face, Person
 
 router = APIRouter(prefix="/persons", tags=["persons"])
@@ -27,7 +27,7 @@ async def enrol(
     services: Injected,
     body: Images,
     face: Which = "only",
-    gallery: Gallery = "default",
+    gallery: InGallery = "default",
 ) -> schemas.EnrolAnswer:
     """Creates the person where needed. An image that cannot be used is named in `rejected`
     and spoils no other. Repeating a request is safe: the same photo is stored once."""
@@ -61,7 +61,7 @@ async def list_persons(
     cursor: Annotated[
         str | None, Query(max_length=200, description="From the page before; opaque.")
     ] = None,
-    gallery: Gallery = "default",
+    gallery: InGallery = "default",
 ) -> schemas.PersonPage:
     page = await services.store.persons(gallery, limit, cursor)
     return schemas.PersonPage(persons=[_person(p) for p in page.persons], cursor=page.cursor)
@@ -69,7 +69,7 @@ async def list_persons(
 
 @router.get("/{person_id}", responses=responses(404, 503), summary="One person")
 async def get_person(
-    person_id: PersonId, services: Injected, gallery: Gallery = "default"
+    person_id: PersonId, services: Injected, gallery: InGallery = "default"
 ) -> schemas.Person:
     return _person(await services.store.person(gallery, person_id))
 
@@ -86,7 +86,7 @@ async def get_person(
     },
 )
 async def patch_person(
-    person_id: PersonId, request: Request, services: Injected, gallery: Gallery = "default"
+    person_id: PersonId, request: Request, services: Injected, gallery: InGallery = "default"
 ) -> schemas.Person:
     limits = services.settings.limits
     patch = await read_model(request, schemas.PersonPatch, limits)
@@ -98,7 +98,7 @@ async def patch_person(
 
 @router.delete("/{person_id}", responses=responses(404, 503), summary="Forget a person")
 async def delete_person(
-    person_id: PersonId, services: Injected, gallery: Gallery = "default"
+    person_id: PersonId, services: Injected, gallery: InGallery = "default"
 ) -> schemas.DeletedPerson:
     """Removes the person and all of their faces; the next search does not see them."""
     deleted = await services.store.delete_person(gallery, person_id)
@@ -107,7 +107,7 @@ async def delete_person(
 
 @router.get("/{person_id}/faces", responses=responses(404, 503), summary="A person's faces")
 async def list_faces(
-    person_id: PersonId, services: Injected, gallery: Gallery = "default"
+    person_id: PersonId, services: Injected, gallery: InGallery = "default"
 ) -> schemas.PersonFaces:
     faces = await services.store.faces(gallery, person_id)
     return schemas.PersonFaces(person_id=person_id, faces=[_face(face) for face in faces])
@@ -120,7 +120,7 @@ async def list_faces(
     summary="Forget one face",
 )
 async def delete_face(
-    person_id: PersonId, face_id: FaceId, services: Injected, gallery: Gallery = "default"
+    person_id: PersonId, face_id: FaceId, services: Injected, gallery: InGallery = "default"
 ) -> None:
     """The person stays, even without any face."""
     await services.store.delete_face(gallery, person_id, face_id)

@@ -10,7 +10,7 @@ from app.api.deps import Images, Injected, Which, box_of
 from app.api.problems import responses
 from app.decision.distance import Metric
 from app.errors import InvalidRequest
-from app.schemas import PERSON_ID, Gallery
+from app.schemas import PERSON_ID, InGallery
 from app.services.verify import Criterion
 
 router = APIRouter(tags=["recognition"])
@@ -47,7 +47,7 @@ async def verify(
         ),
     ] = 0.5,
     face: Which = "only",
-    gallery: Gallery = "default",
+    gallery: InGallery = "default",
 ) -> schemas.VerifyAnswer:
     """Compares `image_a` with `image_b`, or `image` with the enrolled faces of `person_id`."""
     criterion = Criterion(metric, target_fmr, threshold, prior)

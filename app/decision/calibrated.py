@@ -19,3 +19,13 @@ class Calibrated:
     same_person: SamePerson
     identification: IdentificationThresholds
     temperature: float
+
+    def check(self, target_fpir: float | None, target_fmr: float | None) -> None:
+        """
+        Raises:
+            UnsupportedTarget: the calibration says nothing about one of the rates.
+        """
+        if target_fpir is not None:
+            self.identification.similarity(target_fpir, persons=1, photos=1)
+        if target_fmr is not None:
+            self.verification.distance(target_fmr, "cosine")

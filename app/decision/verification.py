@@ -75,4 +75,4 @@ class SamePerson:
                 below 1.
         """
         odds = self._slope * similarity + self._intercept + math.log(prior / (1 - prior))
-        return 1 / (1 + math.exp(-odds)) if odds >= 0 else 1 - 1 / (1 + math.exp(odds))
+        return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))

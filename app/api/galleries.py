@@ -1,0 +1,108 @@
+"""Galleries: their sizes, their targets, and who in them looks like somebody else."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from app import schemas
+from app.api.deps import Injected
+from app.api.problems import responses
+from app.errors import UnsupportedTarget
+from app.schemas import GalleryName
+from app.services.lookalikes import TARGET_FPIR, Lookalikes
+from app.store import GallerySize, Targets
+
+router = APIRouter(prefix="/galleries", tags=["galleries"])
+
+
+@router.get("", responses=responses(503), summary="List galleries")
+async def list_galleries(services: Injected) -> schemas.GalleryList:
+    """Those that hold anybody."""
+    sizes = await services.store.galleries()
+    return schemas.GalleryList(
+        galleries=[
+            _gallery(name, size, await services.store.targets(name)) for name, size in sizes.items()
+        ]
+    )
+
+
+@router.get("/{gallery}", responses=responses(503), summary="One gallery")
+async def get_gallery(gallery: GalleryName, services: Injected) -> schemas.Gallery:
+    """A gallery that nobody was enrolled in is an empty one."""
+    store = services.store
+    return _gallery(gallery, await store.size(gallery), await store.targets(gallery))
+
+
+@router.put("/{gallery}", responses=responses(503), summary="Choose a gallery's error rates")
+async def put_gallery(
+    gallery: GalleryName, targets: schemas.GalleryTargets, services: Injected
+) -> schemas.Gallery:
+    """They hold for every request that does not name its own."""
+    if services.calibrated is not None:
+        services.calibrated.check(targets.target_fpir, targets.target_fmr)
+    chosen = Targets(targets.target_fpir, targets.target_fmr)
+    await services.store.set_targets(gallery, chosen)
+    return _gallery(gallery, await services.store.size(gallery), chosen)
+
+
+@router.get(
+    "/{gallery}/duplicates",
+    responses=responses(503),
+    summary="The same face under two names, two faces under one",
+)
+async def find_duplicates(
+    gallery: GalleryName,
+    services: Injected,
+    limit: Annotated[
+        int, Query(ge=1, le=1000, description="Persons to look at in this call.")
+    ] = 200,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="From the answer before; opaque.")
+    ] = None,
+    target_fpir: Annotated[
+        float,
+        Query(gt=0, lt=1, description="Share of persons that may look like another by chance."),
+    ] = TARGET_FPIR,
+) -> schemas.DuplicateScan:
+    """Looks through the gallery part by part: ask again with the `cursor` until it is null.
+    `scanned` of all `gallery_size` persons say how far it is. A pair is told once."""
+    if services.calibrated is None:
+        raise UnsupportedTarget(
+            "This embedder carries no calibration; it cannot tell who is alike."
+        )
+    found = await Lookalikes(services.store, services.calibrated).scan(
+        gallery, limit, cursor, target_fpir
+    )
+    size = await services.store.size(gallery)
+    return schemas.DuplicateScan(
+        duplicates=[
+            schemas.DuplicatePair(
+                person_ids=(pair.person_id, pair.other_id),
+                similarity=pair.similarity,
+                threshold=pair.threshold,
+            )
+            for pair in found.duplicates
+        ],
+        inconsistent=[
+            schemas.InconsistentFace(
+                person_id=face.person_id,
+                face_id=face.face_id,
+                similarity=face.similarity,
+                threshold=face.threshold,
+            )
+            for face in found.odd_faces
+        ],
+        scanned=found.scanned,
+        gallery_size=size.persons,
+        cursor=found.cursor,
+    )
+
+
+def _gallery(name: str, size: GallerySize, targets: Targets) -> schemas.Gallery:
+    return schemas.Gallery(
+        gallery=name,
+        persons=size.persons,
+        faces=size.faces,
+        target_fpir=targets.target_fpir,
+        target_fmr=targets.target_fmr,
+    )
