@@ -9,6 +9,8 @@ from app.api.bodies import one_image
 from app.api.deps import Images, Injected, detected
 from app.api.problems import responses
 from app.schemas import InGallery
+from app.services.faces import Face
+from app.services.identify import Decision
 from app.services.timing import Timings
 
 router = APIRouter(tags=["recognition"])
@@ -43,42 +45,42 @@ async def identify(
 ) -> schemas.IdentifyAnswer:
     timings = Timings()
     try:
-        found = await services.identifier.identify(
+        rule = await services.identifier.rule(
             gallery,
-            body.only_image(),
             mode=mode,
             unique=unique,
             limit=limit,
             target_fpir=target_fpir,
             threshold=threshold,
-            timings=timings,
         )
+        decided = await services.identifier.identify(rule, body.only_image(), timings)
     finally:
         timings.observe(services.metrics)
     return schemas.IdentifyAnswer(
-        faces=[
-            schemas.IdentifiedFace(
-                **dict(detected(answer.face)),
-                decision="unknown" if answer.person is None else "match",
-                person_id=answer.person and answer.person.person_id,
-                similarity=shown.similarity if shown else None,
-                probability=shown.probability if shown else None,
-                threshold=answer.threshold,
-                candidates=[
-                    schemas.Candidate(
-                        person_id=candidate.person_id,
-                        similarity=candidate.similarity,
-                        probability=candidate.probability,
-                    )
-                    for candidate in answer.candidates
-                ],
-            )
-            for answer in found.faces
-            for shown in [answer.person or next(iter(answer.candidates), None)]
-        ],
-        gallery_size=found.gallery_size,
-        target_fpir=found.target_fpir,
+        faces=[_identified(face, decision) for face, decision in decided],
+        gallery_size=rule.gallery_size,
+        target_fpir=rule.target_fpir,
         model=services.model.name,
         calibration=services.calibration,
         timings_ms=timings.milliseconds(),
+    )
+
+
+def _identified(face: Face, decision: Decision) -> schemas.IdentifiedFace:
+    best = decision.person or next(iter(decision.candidates), None)
+    return schemas.IdentifiedFace(
+        **dict(detected(face)),
+        decision="unknown" if decision.person is None else "match",
+        person_id=None if decision.person is None else decision.person.person_id,
+        similarity=None if best is None else best.similarity,
+        probability=None if best is None else best.probability,
+        threshold=decision.threshold,
+        candidates=[
+            schemas.Candidate(
+                person_id=candidate.person_id,
+                similarity=candidate.similarity,
+                probability=candidate.probability,
+            )
+            for candidate in decision.candidates
+        ],
     )

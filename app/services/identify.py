@@ -18,6 +18,7 @@ from app.services.timing import Timings
 from app.store import Neighbour, Store
 
 Array = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float32]
 Mode = Literal["open", "closed"]
 
 # Persons over whom closed-set probabilities are spread. Among 5,700 the others would get 0.3 %
@@ -40,31 +41,40 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Identification:
-    """The answer for one face.
+class Decision:
+    """What is said of one face.
 
     Attributes:
         person: who it is; None: unknown.
-        threshold: least similarity of a match for this face; None where everybody matches.
+        threshold: least similarity of a match for this face; None in a closed set.
         candidates: best first; empty for an empty gallery or a face too small to embed.
     """
 
-    face: Face
     person: Candidate | None
     threshold: float | None
     candidates: list[Candidate]
 
 
 @dataclass(frozen=True, slots=True)
-class Identified:
-    """
+class Rule:
+    """How one request decides in one gallery.
+
     Attributes:
-        target_fpir: the rate the thresholds were chosen for; None where they were not.
+        unique: nobody is in the photo twice; the faces' similarities above their thresholds
+            (closed: their similarities) then sum to the most.
+        limit: most candidates for each face.
+        target_fpir: the rate that thresholds are chosen for; None where they are not.
+        threshold: least similarity; before the cohort raises it where a rate was chosen;
+            None in a closed set.
         gallery_size: persons.
     """
 
-    faces: list[Identification]
+    gallery: str
+    mode: Mode
+    unique: bool
+    limit: int
     target_fpir: float | None
+    threshold: float | None
     gallery_size: int
 
 
@@ -88,96 +98,117 @@ class Identifier:
         self._target_fpir = target_fpir
         self._metrics = metrics
 
-    async def identify(
+    async def rule(
         self,
         gallery: str,
-        image: bytes,
         *,
-        mode: Mode,
-        unique: bool,
-        limit: int,
-        target_fpir: float | None,
-        threshold: float | None,
-        timings: Timings,
-    ) -> Identified:
-        """Decide for every face of a photo.
-
+        mode: Mode = "open",
+        unique: bool = False,
+        limit: int = 5,
+        target_fpir: float | None = None,
+        threshold: float | None = None,
+    ) -> Rule:
+        """
         Args:
             mode: `open` answers `unknown` below the threshold; `closed` takes it as given
                 that everybody is enrolled and answers with the best candidate.
-            unique: nobody is in the photo twice; the faces' similarities above their
-                thresholds (closed: their similarities) then sum to the most.
-            limit: most candidates for each face.
             target_fpir: share of strangers that may be called somebody; None: the gallery's,
                 or else the default.
             threshold: least cosine similarity of a match, the same for all faces, instead.
 
         Raises:
-            ImageError, QueueFull, StoreUnavailable.
+            StoreUnavailable.
             UnsupportedTarget: the calibration says nothing about it.
         """
         size = await self._store.size(gallery)
-        base = None
-        if mode == "closed" or threshold is not None:
+        if mode == "closed":
+            target_fpir = threshold = None
+        elif threshold is not None:
             target_fpir = None
-        else:
-            targets = await self._store.targets(gallery)
-            target_fpir = target_fpir or targets.target_fpir or self._target_fpir
-            photos = size.faces / max(size.persons, 1)
-            base = self._base(target_fpir, size.persons, photos)
-
-        faces = await self._finder.embed(image, timings)
-        known = [face for face in faces if face.embedding is not None]
-        considered = max(limit, len(known) if unique else 1)
-        wanted = max(considered + COHORT, _CLOSED if mode == "closed" else 0)
-        with timings.stage("search"):
-            found = await self._search(gallery, known, wanted)
-        similarities = [np.array([n.similarity for n in near], np.float64) for near in found]
-        fixed = -np.inf if mode == "closed" else threshold
-        thresholds = [
-            np.full(len(row), fixed) if base is None else base + cohort_raise(row)
-            for row in similarities
-        ]
-        chosen = iter(_choose(found, similarities, thresholds, unique, considered))
-
-        embedded = iter(zip(found, similarities, thresholds, strict=True))
-        identifications = []
-        for face in faces:
-            person, candidates = None, []
-            least = threshold if base is None else base
-            if face.embedding is not None:
-                near, row, limits = next(embedded)
-                choice = next(chosen)
-                candidates = self._candidates(near, row, mode)
-                person = None if choice is None else candidates[choice]
-                least = float(limits[choice or 0]) if near else least
-            self._count(person, candidates)
-            identifications.append(
-                Identification(
-                    face, person, None if mode == "closed" else least, candidates[:limit]
-                )
-            )
-        return Identified(identifications, target_fpir, size.persons)
-
-    def _base(self, target_fpir: float, persons: int, photos: float) -> float:
-        if self._calibrated is None:
+        elif self._calibrated is None:
             raise UnsupportedTarget(
                 "This embedder carries no calibration; give a threshold (cosine similarity)."
             )
-        return self._calibrated.identification.similarity(target_fpir, persons, photos)
+        else:
+            if target_fpir is None:
+                targets = await self._store.targets(gallery)
+                target_fpir = targets.target_fpir or self._target_fpir
+            threshold = self._calibrated.identification.similarity(
+                target_fpir, size.persons, size.faces / max(size.persons, 1)
+            )
+        return Rule(gallery, mode, unique, limit, target_fpir, threshold, size.persons)
 
-    async def _search(
-        self, gallery: str, faces: Sequence[Face], limit: int
-    ) -> list[list[Neighbour]]:
-        if not faces:
-            return []
+    async def identify(
+        self, rule: Rule, image: bytes, timings: Timings
+    ) -> list[tuple[Face, Decision]]:
+        """Decide for every face of a photo.
+
+        Raises:
+            ImageError, QueueFull, StoreUnavailable.
+        """
+        faces = await self._finder.embed(image, timings)
         probes = [face.embedding.vector for face in faces if face.embedding is not None]
-        return await self._store.search(gallery, np.array(probes), limit)
+        with timings.stage("search"):
+            decided = iter(await self.decide(rule, np.array(probes)))
+        nothing = Decision(None, rule.threshold, [])
+        answers = [(face, nothing if face.embedding is None else next(decided)) for face in faces]
+        for _, decision in answers:
+            name = "unknown" if decision.person is None else "match"
+            self._metrics.decisions.labels("identify", name).inc()
+            if decision.candidates:
+                best = decision.candidates[0].similarity
+                self._metrics.similarity.labels("identify").observe(best)
+        return answers
+
+    async def decide(self, rule: Rule, probes: FloatArray) -> list[Decision]:
+        """Decide for each embedding of one photo.
+
+        Args:
+            probes: (n, d) float32 of unit length.
+
+        Raises:
+            StoreUnavailable.
+        """
+        if not len(probes):
+            return []
+        considered = max(rule.limit, len(probes) if rule.unique else 1)
+        wanted = max(considered + COHORT, _CLOSED if rule.mode == "closed" else 0)
+        found = await self._store.search(rule.gallery, probes, wanted)
+        similarities = [np.array([n.similarity for n in near], np.float64) for near in found]
+        thresholds = [self._thresholds(rule, row) for row in similarities]
+        chosen = (
+            _assign(found, thresholds, considered)
+            if rule.unique
+            else [
+                0 if len(row) and row[0] >= limits[0] else None
+                for row, limits in zip(similarities, thresholds, strict=True)
+            ]
+        )
+        decisions = []
+        for near, row, limits, choice in zip(found, similarities, thresholds, chosen, strict=True):
+            candidates = self._candidates(rule, near, row)
+            threshold = rule.threshold
+            if threshold is not None and len(limits):
+                threshold = float(limits[choice or 0])
+            decisions.append(
+                Decision(
+                    None if choice is None else candidates[choice],
+                    threshold,
+                    candidates[: rule.limit],
+                )
+            )
+        return decisions
+
+    def _thresholds(self, rule: Rule, similarities: Array) -> Array:
+        """Of every candidate."""
+        if rule.target_fpir is not None and rule.threshold is not None:
+            return rule.threshold + cohort_raise(similarities)
+        return np.full(len(similarities), -np.inf if rule.threshold is None else rule.threshold)
 
     def _candidates(
-        self, near: Sequence[Neighbour], similarities: Array, mode: Mode
+        self, rule: Rule, near: Sequence[Neighbour], similarities: Array
     ) -> list[Candidate]:
-        if mode == "open" or self._calibrated is None or not near:
+        if rule.mode == "open" or self._calibrated is None or not near:
             return [Candidate(neighbour.person_id, neighbour.similarity) for neighbour in near]
         shares = probabilities(similarities, self._calibrated.temperature).tolist()
         return [
@@ -185,26 +216,11 @@ class Identifier:
             for neighbour, share in zip(near, shares, strict=True)
         ]
 
-    def _count(self, person: Candidate | None, candidates: Sequence[Candidate]) -> None:
-        decision = "unknown" if person is None else "match"
-        self._metrics.decisions.labels("identify", decision).inc()
-        if candidates:
-            self._metrics.similarity.labels("identify").observe(candidates[0].similarity)
 
-
-def _choose(
-    found: Sequence[Sequence[Neighbour]],
-    similarities: Sequence[Array],
-    thresholds: Sequence[Array],
-    unique: bool,
-    considered: int,
+def _assign(
+    found: Sequence[Sequence[Neighbour]], thresholds: Sequence[Array], considered: int
 ) -> list[int | None]:
-    """Which of its candidates each face is, if any."""
-    if not unique:
-        return [
-            0 if len(row) and row[0] >= limits[0] else None
-            for row, limits in zip(similarities, thresholds, strict=True)
-        ]
+    """Which of its candidates each face is, if any, nobody twice."""
     persons = list(dict.fromkeys(n.person_id for near in found for n in near[:considered]))
     column = {person_id: index for index, person_id in enumerate(persons)}
     gains = np.full((len(found), len(persons)), -np.inf)
@@ -215,6 +231,6 @@ def _choose(
             gains[face, column[neighbour.person_id]] = neighbour.similarity - limit + 1e-9
     chosen: list[int | None] = []
     for near, person in zip(found, assign(gains).tolist(), strict=True):
-        places = [n.person_id for n in near[:considered]]
+        places = [neighbour.person_id for neighbour in near[:considered]]
         chosen.append(None if person < 0 else places.index(persons[person]))
     return chosen

@@ -160,8 +160,8 @@ class Lookalikes:
                 if person_id < other.person_id or not await self._sees(
                     gallery, other.person_id, person_id, target_fpir
                 ):
-                    pair = sorted((person_id, other.person_id))
-                    duplicates.append(Duplicate(*pair, other.similarity, other.threshold))
+                    first, second = sorted((person_id, other.person_id))
+                    duplicates.append(Duplicate(first, second, other.similarity, other.threshold))
         odd_faces = []
         enrolled = await self._store.embeddings(gallery, page.person_ids)
         for person_id, faces in enrolled.items():
