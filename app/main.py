@@ -92,7 +92,7 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     except StoreUnavailable as error:
         # A server may come later; until then every call that needs it is answered 503.
         _log.warning("%s", error.detail)
-    calibrated = None if model.calibration is None else _calibrated(model.calibration)
+    calibrated = None if model.calibration is None else calibrated_by(model.calibration)
     if calibrated is None:
         _log.warning("%s carries no calibration: every request needs a threshold", model.name)
     finder = FaceFinder(detector, embedder, pool, settings.limits, metrics)
@@ -113,7 +113,7 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     )
 
 
-def _calibrated(calibration: Calibration) -> Calibrated:
+def calibrated_by(calibration: Calibration) -> Calibrated:
     one, many = calibration.verification, calibration.identification
     return Calibrated(
         id=calibration.id,
