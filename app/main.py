@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from app.api import faces, health, identify, persons, problems, verify
 from app.api.deps import Services
 from app.api.middleware import CancelAbandoned, RequestContext
+from app.decision.fusion import template
 from app.decision.thresholds import Thresholds
 from app.errors import StoreUnavailable
 from app.inference.detector import Detector
@@ -114,10 +115,10 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
 
 def _store(settings: StoreSettings, embedder: Embedder) -> Store:
     if settings.url is None:
-        return EmbeddedStore(settings.path, embedder, durable=settings.durable)
+        return EmbeddedStore(settings.path, embedder, template, durable=settings.durable)
     # Imported here: the client takes half a second to load, and most do without it.
     from app.store.server import ServerStore, connect
 
     api_key = settings.api_key.get_secret_value() if settings.api_key else None
     client = connect(settings.url, api_key=api_key, timeout_s=settings.timeout_s)
-    return ServerStore(client, embedder)
+    return ServerStore(client, embedder, template)

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from app.decision.fusion import mean_templates
 from app.decision.thresholds import Thresholds
 from app.errors import UnsupportedTarget
 from app.metrics import Metrics
@@ -17,11 +16,8 @@ from app.store import Store
 FloatArray = npt.NDArray[np.float32]
 Mode = Literal["open", "closed"]
 
-# How many persons are looked at closely, scored on all of their faces, at the least.
+# How many persons are looked at closely, at the least.
 CLOSE_PERSONS = 5
-# Nearest faces asked for to find a person, and by how much more if they are too few persons.
-FACES_PER_PERSON = 4
-WIDENING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,39 +128,9 @@ class Identifier:
 
     async def _rank(self, gallery: str, probes: FloatArray, close: int) -> list[list[Candidate]]:
         """The `close` persons nearest to each probe (n, d), best first."""
-        nearby = await self._nearby(gallery, probes, close)
-        persons = await self._store.embeddings(gallery, set().union(*nearby))
-        if not persons:
-            return [[] for _ in nearby]
-        ids, templates = mean_templates(persons)
-        row = {person_id: i for i, person_id in enumerate(ids)}
-        similarities = probes @ templates.T
-        return [
-            sorted(
-                (
-                    Candidate(person_id, float(similarity[row[person_id]]))
-                    for person_id in found
-                    if person_id in row
-                ),
-                key=lambda candidate: -candidate.similarity,
-            )
-            for found, similarity in zip(nearby, similarities, strict=True)
-        ]
-
-    async def _nearby(self, gallery: str, probes: FloatArray, close: int) -> list[list[str]]:
-        """The persons of the faces nearest to each probe."""
         if not len(probes) or not close:
             return [[] for _ in probes]
-        limit = close * FACES_PER_PERSON
-        while True:
-            found = await self._store.search(gallery, probes, limit)
-            persons = [
-                list(dict.fromkeys(face.person_id for face in faces))[:close] for faces in found
-            ]
-            # Who has many photos can take all the places; then more faces are asked for.
-            if all(
-                len(ids) == close or len(faces) < limit
-                for ids, faces in zip(persons, found, strict=True)
-            ):
-                return persons
-            limit *= WIDENING
+        return [
+            [Candidate(*neighbour) for neighbour in neighbours]
+            for neighbours in await self._store.search(gallery, probes, close)
+        ]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.decision.distance import Metric, distance
-from app.decision.fusion import mean_templates
+from app.decision.fusion import template
 from app.decision.thresholds import Thresholds
 from app.errors import PersonNotFound, UnsupportedTarget
 from app.metrics import Metrics
@@ -108,10 +108,8 @@ class Verifier:
         if person_id not in persons:
             raise PersonNotFound(gallery, person_id)
         face, embedding = await self._finder.embed_one(image, choice)
-        _, templates = mean_templates(persons)
-        return self._decide(
-            embedding.vector, templates[0], [face], criterion.metric, threshold, fmr
-        )
+        enrolled = template(persons[person_id])
+        return self._decide(embedding.vector, enrolled, [face], criterion.metric, threshold, fmr)
 
     def _threshold(self, criterion: Criterion) -> tuple[float, float | None]:
         if criterion.threshold is not None:
