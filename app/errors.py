@@ -227,6 +227,6 @@ class StoreLocked(StartupError):
 
 
 class StoreMismatch(StartupError):
-    """The stored faces were embedded by another model than the one now configured."""
+    """The stored faces are of another model than the one now configured, or of another layout."""
 
-    code, title = "store_mismatch", "Store belongs to another model"
+    code, title = "store_mismatch", "Store belongs to another model or version"

@@ -12,6 +12,7 @@ from app.api import faces, galleries, health, identify, persons, problems, verif
 from app.api.deps import Services
 from app.api.middleware import CancelAbandoned, RequestContext
 from app.decision.calibrated import Calibrated
+from app.decision.fusion import template
 from app.decision.identification import IdentificationThresholds
 from app.decision.verification import SamePerson, VerificationThresholds
 from app.errors import StoreUnavailable
@@ -128,10 +129,10 @@ def calibrated_by(calibration: Calibration) -> Calibrated:
 
 def _store(settings: StoreSettings, embedder: Embedder) -> Store:
     if settings.url is None:
-        return EmbeddedStore(settings.path, embedder, durable=settings.durable)
+        return EmbeddedStore(settings.path, embedder, template, durable=settings.durable)
     # Imported here: the client takes half a second to load, and most do without it.
     from app.store.server import ServerStore, connect
 
     api_key = settings.api_key.get_secret_value() if settings.api_key else None
     client = connect(settings.url, api_key=api_key, timeout_s=settings.timeout_s)
-    return ServerStore(client, embedder)
+    return ServerStore(client, embedder, template)

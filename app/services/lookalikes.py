@@ -164,10 +164,16 @@ class Lookalikes:
                     duplicates.append(Duplicate(first, second, other.similarity, other.threshold))
         odd_faces = []
         enrolled = await self._store.embeddings(gallery, page.person_ids)
-        for person_id, faces in enrolled.items():
-            for face_id, problem in zip(faces.face_ids, self.odd(faces.vectors), strict=True):
-                if problem is not None:
-                    odd_faces.append(OddFace(person_id, face_id, *problem))
+        for person_id, embeddings in enrolled.items():
+            odd = self.odd(embeddings)
+            if not any(odd):
+                continue
+            faces = await self._store.faces(gallery, person_id)
+            odd_faces += [
+                OddFace(person_id, face.face_id, *problem)
+                for face, problem in zip(faces, odd, strict=False)
+                if problem is not None
+            ]
         return Scan(duplicates, odd_faces, len(page.person_ids), page.cursor)
 
     async def _sees(self, gallery: str, person_id: str, other_id: str, target_fpir: float) -> bool:
@@ -175,6 +181,6 @@ class Lookalikes:
         enrolled = (await self._store.embeddings(gallery, [person_id])).get(person_id)
         if enrolled is None:
             return False
-        own = template(enrolled.vectors)[None]
+        own = template(enrolled)[None]
         (found,) = await self.of(gallery, own, [person_id], target_fpir)
         return any(lookalike.person_id == other_id for lookalike in found)

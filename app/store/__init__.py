@@ -8,11 +8,14 @@ from app.store.base import (
     Embedder,
     Face,
     FloatArray,
+    Fuse,
     GallerySize,
     Neighbour,
     Page,
     Person,
     Store,
+    Targets,
+    TemplatePage,
 )
 from app.store.embedded import EmbeddedStore
 
@@ -21,9 +24,12 @@ __all__ = [
     "Embedder",
     "Face",
     "FloatArray",
+    "Fuse",
     "GallerySize",
     "Neighbour",
     "Page",
     "Person",
     "Store",
+    "Targets",
+    "TemplatePage",
 ]

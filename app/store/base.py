@@ -1,6 +1,6 @@
 """What the service asks of a store of faces; the engines are beside this file."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
+# All embeddings of one person, (m, d) float32 of unit length, to the one they are found by, (d,).
+Fuse = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,18 @@ class Page(NamedTuple):
     cursor: str | None
 
 
+class TemplatePage(NamedTuple):
+    """Persons and their templates, (n, d) float32, in the order of `Page`; `cursor` as there."""
+
+    person_ids: list[str]
+    templates: FloatArray
+    cursor: str | None
+
+
 class Neighbour(NamedTuple):
-    """A stored face near a probe; `similarity` is the exact cosine, -1 to 1."""
+    """A person near a probe; `similarity` is the exact cosine to the template, -1 to 1."""
 
     person_id: str
-    face_id: str
     similarity: float
 
 
@@ -77,12 +86,21 @@ class GallerySize(NamedTuple):
     faces: int
 
 
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The error rates of one gallery, above 0, below 1; None: the service's own."""
+
+    target_fpir: float | None = None
+    target_fmr: float | None = None
+
+
 class Store(Protocol):
     """Faces and persons, kept apart by gallery.
 
-    Every method raises `StoreUnavailable` when the engine cannot answer. A gallery
-    exists from its first enrolment on; before that it reads as empty. What a write
-    has acknowledged is seen by the very next call and survives a crash.
+    Every person with faces has a template, made of all of them by the engine's `fuse`; it
+    changes with them in one step. Every method raises `StoreUnavailable` when the engine cannot
+    answer. A gallery that was never written to reads as empty. What a write has acknowledged is
+    seen by the very next call and survives a crash.
     """
 
     async def open(self) -> None:
@@ -90,7 +108,8 @@ class Store(Protocol):
 
         Raises:
             StoreLocked: another process holds the embedded store.
-            StoreMismatch: the stored faces belong to another embedder.
+            StoreMismatch: the stored faces belong to another embedder, or lie as another
+                version of this service laid them out.
         """
 
     async def close(self) -> None: ...
@@ -129,7 +148,7 @@ class Store(Protocol):
         ...
 
     async def search(self, gallery: str, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
-        """The `limit` most similar faces for each probe, best first.
+        """The `limit` persons whose templates are most similar to each probe, best first.
 
         Args:
             probes: (n, d) float32 of unit length.
@@ -140,14 +159,31 @@ class Store(Protocol):
         ...
 
     async def embeddings(self, gallery: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
-        """All enrolled embeddings, (m, d) float32 for each person who has any."""
+        """All enrolled embeddings, (m, d) float32 for each person who has any, in the order of
+        `faces`."""
         ...
 
     async def size(self, gallery: str) -> GallerySize:
         """Persons and faces of one gallery; cheap enough for every identification."""
         ...
 
-    async def galleries(self) -> dict[str, GallerySize]: ...
+    async def galleries(self) -> dict[str, GallerySize]:
+        """Those with anybody in them: targets alone do not list one."""
+        ...
+
+    async def targets(self, gallery: str) -> Targets:
+        """As cheap as `size`."""
+        ...
+
+    async def set_targets(self, gallery: str, targets: Targets) -> None: ...
+
+    async def templates(self, gallery: str, limit: int, cursor: str | None = None) -> TemplatePage:
+        """Everybody who can be found, page by page.
+
+        Raises:
+            InvalidRequest: a cursor this store did not give out.
+        """
+        ...
 
     async def persons(self, gallery: str, limit: int, cursor: str | None = None) -> Page:
         """

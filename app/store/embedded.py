@@ -25,7 +25,18 @@ import numpy as np
 
 from app.errors import FaceIdError, InvalidRequest, PersonNotFound, StoreUnavailable
 from app.store import records
-from app.store.base import Embedder, Face, FloatArray, GallerySize, Neighbour, Page, Person
+from app.store.base import (
+    Embedder,
+    Face,
+    FloatArray,
+    Fuse,
+    GallerySize,
+    Neighbour,
+    Page,
+    Person,
+    Targets,
+    TemplatePage,
+)
 from app.store.files import lock_folder, sync
 from app.store.shard import Shard, create
 
@@ -85,15 +96,19 @@ class EmbeddedStore:
     Args:
         path: folder, created where missing.
         embedder: whose embeddings are stored.
+        fuse: makes a person's template.
         durable: acknowledge a write only when it survives power loss. Without it a write
             still survives the end of the process.
     """
 
-    def __init__(self, path: Path, embedder: Embedder, *, durable: bool = True) -> None:
+    def __init__(self, path: Path, embedder: Embedder, fuse: Fuse, *, durable: bool = True) -> None:
         self._path = path
         self._embedder = embedder
+        self._fuse = fuse
         self._durable = durable
+        # Kept of every gallery, open or not.
         self._sizes: dict[str, GallerySize] = {}
+        self._targets: dict[str, Targets] = {}
         self._open: OrderedDict[str, Shard] = OrderedDict()
         self._broken: set[str] = set()
         self._searches: dict[str, list[_Search]] = {}
@@ -165,13 +180,30 @@ class EmbeddedStore:
     async def galleries(self) -> dict[str, GallerySize]:
         return {name: size for name, size in sorted(self._sizes.items()) if size.persons}
 
+    async def targets(self, gallery: str) -> Targets:
+        return self._targets.get(gallery, Targets())
+
+    async def set_targets(self, gallery: str, targets: Targets) -> None:
+        def set_targets() -> None:
+            self._require_space()
+            (self._shard(gallery) or self._create(gallery)).set_targets(targets)
+
+        await self._write(gallery, set_targets)
+
+    async def templates(self, gallery: str, limit: int, cursor: str | None = None) -> TemplatePage:
+        offset = records.decode_cursor(gallery, cursor)
+
+        def templates() -> TemplatePage:
+            shard = self._shard(gallery)
+            if shard is None:
+                return TemplatePage([], np.empty((0, self._embedder.dimension), np.float32), None)
+            return shard.templates(limit, offset)
+
+        # A page is as large as the caller likes.
+        return await self._read(gallery, templates, short=False)
+
     async def persons(self, gallery: str, limit: int, cursor: str | None = None) -> Page:
-        offset = None
-        if cursor is not None:
-            text = records.decode_cursor(gallery, cursor)
-            if not text.isdecimal() or not text.isascii() or len(text) > 18:
-                raise records.invalid_cursor(cursor)
-            offset = int(text)
+        offset = records.decode_cursor(gallery, cursor)
 
         def persons() -> Page:
             shard = self._shard(gallery)
@@ -205,9 +237,12 @@ class EmbeddedStore:
         )
 
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
-        await self._write(
-            gallery, lambda: self._shard_of(gallery, person_id).delete_face(person_id, face_id)
-        )
+        def delete() -> None:
+            shard = self._shard_of(gallery, person_id)
+            self._require_space()  # what is left of the person is written anew
+            shard.delete_face(person_id, face_id)
+
+        await self._write(gallery, delete)
 
     # The way to the engine.
 
@@ -267,7 +302,7 @@ class EmbeddedStore:
             except BaseException:
                 self._discard(gallery)
                 raise
-            self._sizes[gallery] = self._open[gallery].size
+            self._note(gallery)
             return result
 
         return await self._submit(gallery, write)
@@ -376,11 +411,15 @@ class EmbeddedStore:
     def _load(self, name: str) -> Shard:
         while len(self._open) >= _MAX_OPEN:
             self._close(next(iter(self._open)))
-        shard = Shard(self._path / name, self._embedder, self._unused_folder())
+        shard = Shard(self._path / name, self._embedder, self._fuse, self._unused_folder())
         self._open[name] = shard
-        self._sizes[name] = shard.size
+        self._note(name)
         self._broken.discard(name)
         return shard
+
+    def _note(self, name: str) -> None:
+        self._sizes[name] = self._open[name].size
+        self._targets[name] = self._open[name].targets
 
     def _create(self, name: str) -> Shard:
         if not _GALLERY.fullmatch(name):

@@ -1,20 +1,27 @@
 """A Qdrant server (1.18 or newer), shared by any number of replicas of this service.
 
-One collection holds every gallery. A person's record is a point without a vector, ids are
-derived from what they stand for, and the model's identity is the collection's own metadata:
-it comes into being with the collection, so two replicas cannot disagree about it.
+One collection holds every gallery. Ids are derived from what they stand for, and the model's
+identity is the collection's own metadata: it comes into being with the collection, so two
+replicas cannot disagree about it.
+
+A person is read, changed and written back on condition that the `version` is still the one that
+was read; who finds another one reads again. So replicas that change the same person at the same
+moment lose nothing, and the template is always that of the faces beside it.
 
 The server may come later than this service, or go and come back empty: the collection is
 created and checked by the first call that reaches the server, whichever that is.
 """
 
 import asyncio
+import random
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import numpy as np
 from qdrant_client import AsyncQdrantClient, models
@@ -23,19 +30,36 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from app.errors import FaceNotFound, PersonNotFound, StoreMismatch, StoreUnavailable
 from app.store import records
-from app.store.base import Embedder, Face, FloatArray, GallerySize, Neighbour, Page, Person
+from app.store.base import (
+    Embedder,
+    Face,
+    FloatArray,
+    Fuse,
+    GallerySize,
+    Neighbour,
+    Page,
+    Person,
+    Targets,
+    TemplatePage,
+)
 
 # The threshold of an identification follows the gallery's size by its logarithm: what other
-# replicas wrote in the last seconds does not move it.
-_SIZE_TTL_S = 5.0
-_PAGE = 1000
+# replicas wrote in the last seconds does not move it. New targets may take as long.
+_CACHED_S = 5.0
 _ATTEMPTS = 10
+# Attempts to change a person whom others are changing: of so many, each waits for its turn.
+_TURNS = 50
+_TURN_S = 0.01
 _ALL_GALLERIES = 100_000
-_INDEXES = {
-    "gallery": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
-    "person_id": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD),
-    "kind": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD),
-    "updated_at": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD),
+_ALL_FACE_COUNTS = 100_000
+_KEYWORD = models.KeywordIndexType.KEYWORD
+_INDEXES: dict[str, models.KeywordIndexParams | models.IntegerIndexParams] = {
+    "gallery": models.KeywordIndexParams(type=_KEYWORD, is_tenant=True),
+    "kind": models.KeywordIndexParams(type=_KEYWORD),
+    "version": models.KeywordIndexParams(type=_KEYWORD),
+    "face_count": models.IntegerIndexParams(
+        type=models.IntegerIndexType.INTEGER, lookup=True, range=False
+    ),
 }
 _STRONG = models.WriteOrdering.STRONG
 
@@ -51,6 +75,7 @@ class ServerStore:
     Args:
         client: closed with the store.
         embedder: whose embeddings are stored.
+        fuse: makes a person's template.
         collection: created where missing.
         replicas: copies of every point when the collection is created. A write waits for all
             of them, so that a deletion is seen by the next search wherever it goes.
@@ -60,15 +85,19 @@ class ServerStore:
         self,
         client: AsyncQdrantClient,
         embedder: Embedder,
+        fuse: Fuse,
         *,
         collection: str = "faceid",
         replicas: int = 1,
     ) -> None:
         self._client = client
         self._embedder = embedder
+        self._fuse = fuse
         self._collection = collection
         self._replicas = replicas
         self._sizes: dict[str, tuple[float, GallerySize]] = {}
+        self._targets: dict[str, tuple[float, Targets]] = {}
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._ready = False
         self._preparing: asyncio.Task[None] | None = None
 
@@ -77,7 +106,7 @@ class ServerStore:
 
         Raises:
             StoreUnavailable: the server does not answer.
-            StoreMismatch: the stored faces belong to another embedder. Both are raised by
+            StoreMismatch: the stored faces are of another model or layout. Both are raised by
                 every other call too, until it has worked once.
         """
         await self.check()
@@ -97,37 +126,20 @@ class ServerStore:
         embeddings: FloatArray,
         max_faces: int,
     ) -> int:
-        """As `Store.enrol`, but `max_faces` is counted before the write: replicas that enrol
-        the same person at the same moment may together exceed it by what they send.
-        """
         records.check_embeddings(embeddings, len(faces), self._embedder.dimension)
-        record = records.person_payload(person_id, datetime.now(UTC)) | {"gallery": gallery}
-        points = [
-            models.PointStruct(
-                id=_face_point(gallery, person_id, face.face_id),
-                vector={records.VECTOR: vector},
-                payload=records.face_payload(face) | {"gallery": gallery, "kind": "face"},
-            )
-            for face, vector in zip(faces, embeddings.tolist(), strict=True)
-        ]
-        ids = [point.id for point in points]
-        points.append(
-            models.PointStruct(id=_person_point(gallery, person_id), vector={}, payload=record)
-        )
-        async with self._connected() as client:
-            present = await self._face_count(client, gallery, person_id)
-            replaced = await client.retrieve(self._collection, ids, with_payload=False)
-            count = present + len(faces) - len(replaced)
-            records.check_face_count(person_id, count, max_faces)
-            await client.upsert(
-                self._collection,
-                points,
-                # Faces may be replaced, a person's record that is there already must not be.
-                update_filter=models.Filter(must=[_matches("kind", "face")]),
-                ordering=_STRONG,
-            )
-            self._sizes.pop(gallery, None)
-            return await self._face_count(client, gallery, person_id)
+        now = datetime.now(UTC)
+
+        def add(record: dict[str, Any] | None) -> tuple[dict[str, Any], records.Enrolled]:
+            record = record or records.person_payload(person_id, now) | {
+                "kind": "person",
+                "gallery": gallery,
+            }
+            enrolled = records.enrolled(record).merged(faces, embeddings)
+            records.check_face_count(person_id, len(enrolled.faces), max_faces)
+            return record, enrolled
+
+        count: int = (await self._change(gallery, person_id, add))["face_count"]
+        return count
 
     async def search(self, gallery: str, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
         records.check_embeddings(probes, None, self._embedder.dimension)
@@ -149,7 +161,7 @@ class ServerStore:
                         filter=models.Filter(must=[_matches("gallery", gallery)]),
                         params=params,
                         limit=limit,
-                        with_payload=["person_id", "face_id"],
+                        with_payload=["person_id"],
                     )
                     for probe in probes.tolist()
                 ],
@@ -160,122 +172,100 @@ class ServerStore:
         ]
 
     async def embeddings(self, gallery: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
-        condition = models.FieldCondition(
-            key="person_id", match=models.MatchAny(any=list(person_ids))
-        )
-        rows: dict[str, list[Any]] = {}
-        for point in await self._scroll(gallery, condition, _matches("kind", "face"), vectors=True):
-            if point.payload is not None and isinstance(point.vector, dict):
-                rows.setdefault(point.payload["person_id"], []).append(point.vector[records.VECTOR])
-        return {person_id: np.array(row, dtype=np.float32) for person_id, row in rows.items()}
+        points = [_person_point(gallery, person_id) for person_id in person_ids]
+        fields = ["person_id", "face_count", "embeddings"]
+        return {
+            payload["person_id"]: records.to_embeddings(payload)
+            for payload in await self._retrieve(points, fields)
+            if payload["face_count"]
+        }
 
     async def size(self, gallery: str) -> GallerySize:
         expires, size = self._sizes.get(gallery, (0.0, GallerySize(0, 0)))
         if time.monotonic() >= expires:
-            kinds = await self._facet("kind", 8, _matches("gallery", gallery))
-            size = GallerySize(kinds.get("person", 0), kinds.get("face", 0))
-            self._sizes[gallery] = time.monotonic() + _SIZE_TTL_S, size
+            size = records.to_size(
+                await self._facet("face_count", _ALL_FACE_COUNTS, _matches("gallery", gallery))
+            )
+            self._sizes[gallery] = time.monotonic() + _CACHED_S, size
         return size
 
     async def galleries(self) -> dict[str, GallerySize]:
-        persons, faces = await asyncio.gather(
-            self._facet("gallery", _ALL_GALLERIES, _matches("kind", "person")),
-            self._facet("gallery", _ALL_GALLERIES, _matches("kind", "face")),
+        # By number of faces, as there can be many more galleries than such numbers.
+        counts = await self._facet("face_count", _ALL_FACE_COUNTS)
+        found: dict[str, list[tuple[Any, int]]] = {}
+        for count, _ in counts:
+            alike = await self._facet("gallery", _ALL_GALLERIES, _matches("face_count", count))
+            for gallery, persons in alike:
+                found.setdefault(str(gallery), []).append((count, persons))
+        return {gallery: records.to_size(found[gallery]) for gallery in sorted(found)}
+
+    async def targets(self, gallery: str) -> Targets:
+        expires, targets = self._targets.get(gallery, (0.0, Targets()))
+        if time.monotonic() >= expires:
+            found = await self._retrieve([_gallery_point(gallery)], True)
+            targets = records.to_targets(found[0] if found else {})
+            self._targets[gallery] = time.monotonic() + _CACHED_S, targets
+        return targets
+
+    async def set_targets(self, gallery: str, targets: Targets) -> None:
+        payload = {"kind": "gallery", "gallery": gallery} | asdict(targets)
+        point = models.PointStruct(id=_gallery_point(gallery), vector={}, payload=payload)
+        async with self._connected() as client:
+            await client.upsert(self._collection, [point], ordering=_STRONG)
+        self._targets.pop(gallery, None)
+
+    async def templates(self, gallery: str, limit: int, cursor: str | None = None) -> TemplatePage:
+        findable = models.HasVectorCondition(has_vector=records.VECTOR)
+        points, following = await self._scroll(
+            gallery, limit, cursor, findable, fields=["person_id"], vectors=True
         )
-        return {
-            name: GallerySize(count, faces.get(name, 0)) for name, count in sorted(persons.items())
-        }
+        person_ids = [(point.payload or {})["person_id"] for point in points]
+        rows = [point.vector[records.VECTOR] for point in points if isinstance(point.vector, dict)]
+        templates = np.array(rows, np.float32).reshape(-1, self._embedder.dimension)
+        return TemplatePage(person_ids, templates, following)
 
     async def persons(self, gallery: str, limit: int, cursor: str | None = None) -> Page:
-        offset = None
-        if cursor is not None:
-            try:
-                offset = str(UUID(records.decode_cursor(gallery, cursor)))
-            except ValueError as error:
-                raise records.invalid_cursor(cursor) from error
-        async with self._connected() as client:
-            points, following = await client.scroll(
-                self._collection,
-                models.Filter(must=[_matches("gallery", gallery), _matches("kind", "person")]),
-                limit=limit,
-                offset=offset,
-            )
-        payloads = [point.payload or {} for point in points]
-        ids = [payload["person_id"] for payload in payloads]
-        counts = await self._facet(
-            "person_id",
-            max(len(ids), 1),
-            _matches("gallery", gallery),
-            _matches("kind", "face"),
-            models.FieldCondition(key="person_id", match=models.MatchAny(any=ids)),
+        points, following = await self._scroll(
+            gallery, limit, cursor, _matches("kind", "person"), fields=records.PERSON_FIELDS
         )
-        persons = [
-            records.to_person(payload, counts.get(payload["person_id"], 0)) for payload in payloads
-        ]
-        return Page(
-            persons, None if following is None else records.encode_cursor(gallery, following)
-        )
+        return Page([records.to_person(point.payload or {}) for point in points], following)
 
     async def person(self, gallery: str, person_id: str) -> Person:
-        record = await self._record(gallery, person_id)
-        async with self._connected() as client:
-            return records.to_person(record, await self._face_count(client, gallery, person_id))
+        return records.to_person(await self._record(gallery, person_id, records.PERSON_FIELDS))
 
     async def update_metadata(
         self, gallery: str, person_id: str, patch: Mapping[str, Any], max_bytes: int
     ) -> Person:
-        for _ in range(_ATTEMPTS):
-            record = await self._record(gallery, person_id)
-            read = record["updated_at"]
-            changed = {
-                "metadata": records.patched(record["metadata"], patch, max_bytes),
-                "updated_at": datetime.now(UTC).isoformat(),
-            }
-            # Written only over what was read: another replica may be patching the same person.
-            unchanged = models.Filter(
-                must=[
-                    models.HasIdCondition(has_id=[_person_point(gallery, person_id)]),
-                    _matches("updated_at", read),
-                ]
-            )
-            async with self._connected() as client:
-                await client.set_payload(
-                    self._collection, changed, points=unchanged, ordering=_STRONG
-                )
-            if (record | changed) == await self._record(gallery, person_id):
-                return await self.person(gallery, person_id)
-        raise StoreUnavailable(f"Person {person_id!r} is being changed too often.")
+        def merge(record: dict[str, Any] | None) -> tuple[dict[str, Any], None]:
+            if record is None:
+                raise PersonNotFound(gallery, person_id)
+            metadata = records.patched(record["metadata"], patch, max_bytes)
+            now = datetime.now(UTC).isoformat()
+            return {**record, "metadata": metadata, "updated_at": now}, None
+
+        return records.to_person(await self._change(gallery, person_id, merge))
 
     async def faces(self, gallery: str, person_id: str) -> list[Face]:
-        await self._record(gallery, person_id)
-        points = await self._scroll(
-            gallery, _matches("person_id", person_id), _matches("kind", "face")
-        )
-        return records.to_faces([point.payload or {} for point in points])
+        return records.to_faces(await self._record(gallery, person_id))
 
     async def delete_person(self, gallery: str, person_id: str) -> int:
-        await self._record(gallery, person_id)
-        everything = models.Filter(
-            must=[_matches("gallery", gallery), _matches("person_id", person_id)]
-        )
+        count: int = (await self._record(gallery, person_id, ["face_count"]))["face_count"]
+        points = models.PointIdsList(points=[_person_point(gallery, person_id)])
         async with self._connected() as client:
-            count = await self._face_count(client, gallery, person_id)
-            await client.delete(
-                self._collection, models.FilterSelector(filter=everything), ordering=_STRONG
-            )
+            await client.delete(self._collection, points, ordering=_STRONG)
         self._sizes.pop(gallery, None)
         return count
 
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
-        await self._record(gallery, person_id)
-        point = _face_point(gallery, person_id, face_id)
-        async with self._connected() as client:
-            if not await client.retrieve(self._collection, [point], with_payload=False):
+        def remove(record: dict[str, Any] | None) -> tuple[dict[str, Any], records.Enrolled]:
+            if record is None:
+                raise PersonNotFound(gallery, person_id)
+            enrolled = records.enrolled(record).without(face_id)
+            if len(enrolled.faces) == record["face_count"]:
                 raise FaceNotFound(gallery, person_id, face_id)
-            await client.delete(
-                self._collection, models.PointIdsList(points=[point]), ordering=_STRONG
-            )
-        self._sizes.pop(gallery, None)
+            return record, enrolled
+
+        await self._change(gallery, person_id, remove)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncQdrantClient]:
@@ -352,30 +342,91 @@ class ServerStore:
             else:
                 return
 
-    async def _record(self, gallery: str, person_id: str) -> dict[str, Any]:
-        async with self._connected() as client:
-            found = await client.retrieve(self._collection, [_person_point(gallery, person_id)])
-        if not found:
-            raise PersonNotFound(gallery, person_id)
-        return found[0].payload or {}
+    async def _change(
+        self,
+        gallery: str,
+        person_id: str,
+        change: Callable[[dict[str, Any] | None], tuple[dict[str, Any], records.Enrolled | None]],
+    ) -> dict[str, Any]:
+        """Write what `change` makes of a person's payload, which is None of somebody new.
 
-    async def _face_count(self, client: AsyncQdrantClient, gallery: str, person_id: str) -> int:
-        result = await client.count(
-            self._collection,
-            models.Filter(
+        `change` is called again where another replica was faster. It returns the payload to
+        write, and the faces to put in it where they are not those that were read.
+        """
+        point = _person_point(gallery, person_id)
+        # Those of this process take turns without a race.
+        lock = self._changing.setdefault(point, asyncio.Lock())
+        async with lock:
+            for turn in range(1, _TURNS + 1):
+                before = next(iter(await self._retrieve([point], True)), None)
+                after, enrolled = change(before)
+                if enrolled is not None:
+                    after = after | enrolled.payload()
+                if await self._swap(point, before, after, enrolled):
+                    self._sizes.pop(gallery, None)
+                    return after
+                await asyncio.sleep(random.uniform(0, turn * _TURN_S))
+        raise StoreUnavailable(f"Person {person_id!r} is being changed too often.")
+
+    async def _swap(
+        self,
+        point: str,
+        before: dict[str, Any] | None,
+        after: dict[str, Any],
+        enrolled: records.Enrolled | None,
+    ) -> bool:
+        """Write `after` if the point is still as it was `before`; say whether it was."""
+        version, former = uuid4().hex, []
+        if before is not None:
+            former = [before["version"], *before["former_versions"]][:_TURNS]
+        after = after | {"version": version, "former_versions": former}
+        unchanged = None
+        if before is not None:
+            unchanged = models.Filter(
                 must=[
-                    _matches("gallery", gallery),
-                    _matches("person_id", person_id),
-                    _matches("kind", "face"),
+                    models.HasIdCondition(has_id=[point]),
+                    _matches("version", before["version"]),
                 ]
-            ),
-            exact=True,
-        )
-        return result.count
+            )
+        async with self._connected() as client:
+            if enrolled is None and unchanged is not None:
+                await client.set_payload(
+                    self._collection, after, points=unchanged, ordering=_STRONG
+                )
+            else:
+                vectors = {} if enrolled is None else records.vectors(enrolled, self._fuse)
+                await client.upsert(
+                    self._collection,
+                    [models.PointStruct(id=point, vector=vectors, payload=after)],
+                    update_filter=unchanged,
+                    update_mode=(
+                        models.UpdateMode.INSERT_ONLY
+                        if before is None
+                        else models.UpdateMode.UPDATE_ONLY
+                    ),
+                    ordering=_STRONG,
+                )
+        # The answer does not tell. By now another replica may have written over it.
+        for stored in await self._retrieve([point], ["version", "former_versions"]):
+            return version in (stored["version"], *stored["former_versions"])
+        return False
+
+    async def _record(
+        self, gallery: str, person_id: str, fields: list[str] | bool = True
+    ) -> dict[str, Any]:
+        for payload in await self._retrieve([_person_point(gallery, person_id)], fields):
+            return payload
+        raise PersonNotFound(gallery, person_id)
+
+    async def _retrieve(self, points: list[str], fields: list[str] | bool) -> list[dict[str, Any]]:
+        """The payloads of those that are there."""
+        async with self._connected() as client:
+            found = await client.retrieve(self._collection, points, with_payload=fields)
+        return [point.payload or {} for point in found]
 
     async def _facet(
         self, key: str, limit: int, *conditions: models.FieldCondition
-    ) -> dict[str, int]:
+    ) -> list[tuple[Any, int]]:
         async with self._connected() as client:
             response = await client.facet(
                 self._collection,
@@ -384,32 +435,39 @@ class ServerStore:
                 limit=limit,
                 exact=True,
             )
-        return {str(hit.value): hit.count for hit in response.hits}
+        return [(hit.value, hit.count) for hit in response.hits]
 
     async def _scroll(
-        self, gallery: str, *conditions: models.FieldCondition, vectors: bool = False
-    ) -> list[models.Record]:
-        """All points of the gallery that match."""
-        matching = models.Filter(must=[_matches("gallery", gallery), *conditions])
-        found: list[models.Record] = []
-        offset = None
+        self,
+        gallery: str,
+        limit: int,
+        cursor: str | None,
+        condition: models.Condition,
+        *,
+        fields: list[str],
+        vectors: bool = False,
+    ) -> tuple[list[models.Record], str | None]:
+        """A page of the gallery's points that match, and the cursor of the next one."""
+        offset = records.decode_cursor(gallery, cursor)
         async with self._connected() as client:
-            while True:
-                points, offset = await client.scroll(
-                    self._collection, matching, limit=_PAGE, offset=offset, with_vectors=vectors
-                )
-                found += points
-                if offset is None:
-                    return found
+            points, following = await client.scroll(
+                self._collection,
+                models.Filter(must=[_matches("gallery", gallery), condition]),
+                limit=limit,
+                offset=None if offset is None else str(offset),
+                with_payload=fields,
+                with_vectors=vectors,
+            )
+        return points, None if following is None else records.encode_cursor(gallery, following)
 
 
 def _person_point(gallery: str, person_id: str) -> str:
     return str(records.point_id(gallery, person_id))
 
 
-def _face_point(gallery: str, person_id: str, face_id: str) -> str:
-    return str(records.point_id(gallery, person_id, face_id))
+def _gallery_point(gallery: str) -> str:
+    return str(records.point_id(gallery))
 
 
-def _matches(key: str, value: str) -> models.FieldCondition:
+def _matches(key: str, value: str | int) -> models.FieldCondition:
     return models.FieldCondition(key=key, match=models.MatchValue(value=value))

@@ -164,7 +164,8 @@ def test_an_embedder_without_calibration_asks_for_a_threshold(
     answer = uncalibrated.post(call, content=hopper, headers=JPEG)
     assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_target")
     assert "give a threshold" in answer.json()["detail"]
-    given = uncalibrated.post(call, params={"threshold": 0.5}, content=hopper, headers=JPEG)
+    joined = "&" if "?" in call else "?"
+    given = uncalibrated.post(f"{call}{joined}threshold=0.5", content=hopper, headers=JPEG)
     assert given.status_code == 200
     assert given.json()["calibration"] is None
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
 
+from app.decision.fusion import template
 from app.errors import (
     FaceNotFound,
     InvalidEmbedding,
@@ -32,6 +33,8 @@ from app.store import (
     GallerySize,
     Person,
     Store,
+    Targets,
+    records,
 )
 from app.store.server import ServerStore, connect
 
@@ -63,7 +66,7 @@ async def embedded(path: Path) -> AsyncIterator[Open]:
     async def reopen(embedder: Embedder) -> Store:
         for store in stores:
             await store.close()
-        store = EmbeddedStore(path, embedder)
+        store = EmbeddedStore(path, embedder, template)
         stores.append(store)
         await store.open()
         return store
@@ -78,7 +81,7 @@ async def server(client: AsyncQdrantClient) -> AsyncIterator[Open]:
     collection = f"faceid-test-{uuid.uuid4().hex}"
 
     async def reopen(embedder: Embedder) -> Store:
-        store = ServerStore(client, embedder, collection=collection)
+        store = ServerStore(client, embedder, template, collection=collection)
         await store.open()
         return store
 
@@ -140,6 +143,42 @@ async def enrol(
     return await store.enrol(gallery, person_id, faces, embeddings, NO_LIMIT)
 
 
+async def templates_of(
+    store: Store, limit: int = 1000, gallery: str = "default"
+) -> dict[str, FloatArray]:
+    found: dict[str, FloatArray] = {}
+    cursor = None
+    while True:
+        page = await store.templates(gallery, limit, cursor)
+        assert page.templates.dtype == np.float32
+        assert page.templates.shape == (len(page.person_ids), DIMENSION)
+        assert len(page.person_ids) <= limit
+        found |= dict(zip(page.person_ids, page.templates, strict=True))
+        cursor = page.cursor
+        if cursor is None:
+            return found
+
+
+async def assert_consistent(store: Store, gallery: str = "default") -> None:
+    """Every template is that of the stored faces, everywhere it can be seen."""
+    templates = await templates_of(store, gallery=gallery)
+    persons = await listed(store, 1000, gallery)
+    kept = await store.embeddings(gallery, [person.person_id for person in persons])
+    assert set(templates) == set(kept) == {p.person_id for p in persons if p.face_count}
+    for person in persons:
+        rows = kept.get(person.person_id, unit(0))
+        faces = await store.faces(gallery, person.person_id)
+        assert person.face_count == len(rows) == len(faces)
+        if len(rows):
+            np.testing.assert_allclose(templates[person.person_id], template(rows), atol=1e-6)
+    size = GallerySize(len(persons), sum(person.face_count for person in persons))
+    assert await store.size(gallery) == size
+    if templates:
+        probes = np.stack(list(templates.values()))
+        found = await store.search(gallery, probes, 1)
+        assert [nearest.person_id for (nearest,) in found] == list(templates)
+
+
 async def listed(store: Store, limit: int, gallery: str = "default") -> list[Person]:
     persons: list[Person] = []
     cursor = None
@@ -152,17 +191,41 @@ async def listed(store: Store, limit: int, gallery: str = "default") -> list[Per
             return persons
 
 
-async def test_enrolled_faces_are_found_at_once(store: Store) -> None:
+async def test_a_person_is_found_at_once_by_the_template_of_all_faces(store: Store) -> None:
     embeddings = unit(3)
     assert await enrol(store, "ada", embeddings) == 3
-    for number, probe in enumerate(embeddings):
-        (found,) = await store.search("default", probe[None], 1)
-        assert (found[0].person_id, found[0].face_id) == ("ada", face("ada", number).face_id)
-        assert found[0].similarity == pytest.approx(1.0, abs=1e-4)
+    expected = template(embeddings)
+    probes = np.concatenate([embeddings, expected[None]])
+    for probe, found in zip(probes, await store.search("default", probes, 5), strict=True):
+        assert [nearest.person_id for nearest in found] == ["ada"]
+        assert found[0].similarity == pytest.approx(float(probe @ expected), abs=1e-4)
     assert await store.size("default") == GallerySize(persons=1, faces=3)
     person = await store.person("default", "ada")
     assert (person.person_id, person.face_count, person.metadata) == ("ada", 3, {})
     assert person.created_at.utcoffset() == timedelta(0)
+
+
+async def test_every_write_leaves_the_template_of_the_faces(store: Store) -> None:
+    rows = unit(8)
+    await enrol(store, "ada", rows[:3])
+    await enrol(store, "bob", rows[3:5])
+    await assert_consistent(store)
+    await store.enrol("default", "ada", [face("ada", 9)], rows[5:6], NO_LIMIT)  # one more
+    await assert_consistent(store)
+    await store.enrol("default", "ada", [face("ada", 1)], rows[6:7], NO_LIMIT)  # replaced
+    await assert_consistent(store)
+    await store.update_metadata("default", "ada", {"name": "Ada"}, 100)
+    await assert_consistent(store)
+    await store.delete_face("default", "ada", face("ada", 0).face_id)
+    await assert_consistent(store)
+    for number in range(2):
+        await store.delete_face("default", "bob", face("bob", number).face_id)
+    await assert_consistent(store)
+    await store.update_metadata("default", "bob", {"name": "Bob"}, 100)
+    assert set(await templates_of(store)) == {"ada"}
+    await enrol(store, "bob", rows[7:])
+    await assert_consistent(store)
+    assert (await store.person("default", "bob")).metadata == {"name": "Bob"}
 
 
 async def test_a_face_enrolled_again_is_replaced(store: Store) -> None:
@@ -172,7 +235,8 @@ async def test_a_face_enrolled_again_is_replaced(store: Store) -> None:
     assert await store.size("default") == GallerySize(1, 1)
     kept = await store.embeddings("default", ["ada"])
     np.testing.assert_array_equal(kept["ada"], second[None])
-    assert (await store.search("default", second[None], 5))[0][0].similarity > 0.999
+    ((found,),) = await store.search("default", second[None], 5)
+    assert found.similarity == pytest.approx(1.0, abs=1e-4)
 
 
 async def test_one_face_id_for_two_persons_are_two_faces(store: Store) -> None:
@@ -279,30 +343,33 @@ async def test_an_unknown_gallery_reads_as_empty(store: Store) -> None:
 
 async def test_search_is_exact(store: Store) -> None:
     rows = unit(3000, seed=1)
-    for start in range(0, 3000, 500):
-        batch = faces_of(f"person-{start}", 500)
-        await store.enrol("default", f"person-{start}", batch, rows[start : start + 500], NO_LIMIT)
-    ids = [f.face_id for start in range(0, 3000, 500) for f in faces_of(f"person-{start}", 500)]
+    persons = [f"person-{number}" for number in range(1000)]
+    await asyncio.gather(
+        *(enrol(store, name, rows[3 * n : 3 * n + 3]) for n, name in enumerate(persons))
+    )
+    templates = np.stack([template(three) for three in rows.reshape(1000, 3, DIMENSION)])
     probes = np.concatenate([unit(20, seed=2), rows[:5]])
-    exact = probes @ rows.T
+    exact = probes @ templates.T
     hits = 0
     for similarities, found in zip(exact, await store.search("default", probes, 10), strict=True):
         best = np.argsort(-similarities)[:10]
-        hits += len({ids[index] for index in best} & {neighbour.face_id for neighbour in found})
+        hits += len({persons[index] for index in best} & {near.person_id for near in found})
         got = [neighbour.similarity for neighbour in found]
         assert got == sorted(got, reverse=True)
         for neighbour in found:
             assert neighbour.similarity == pytest.approx(
-                similarities[ids.index(neighbour.face_id)], abs=1e-4
+                similarities[persons.index(neighbour.person_id)], abs=1e-4
             )
     assert hits / (10 * len(probes)) >= 0.999
 
 
 async def test_a_limit_beyond_the_gallery_gives_all_of_it(store: Store) -> None:
     embeddings = unit(3)
-    await enrol(store, "ada", embeddings)
+    for number, row in enumerate(embeddings):
+        await enrol(store, f"person-{number}", row[None])
     (found,) = await store.search("default", -embeddings[:1], 1000)
-    assert len(found) == 3
+    assert sorted(near.person_id for near in found) == ["person-0", "person-1", "person-2"]
+    assert found[-1].person_id == "person-0"
     assert found[-1].similarity == pytest.approx(-1.0, abs=1e-4)
     assert found[-1].similarity >= -1.0
     assert await store.search("default", embeddings[:0], 5) == []
@@ -334,6 +401,25 @@ async def test_pages_are_complete(store: Store, limit: int) -> None:
     assert {person.person_id: person.face_count for person in persons}["person-3"] == 3
 
 
+@pytest.mark.parametrize("limit", [1, 7, 100])
+async def test_all_templates_come_page_by_page_in_the_order_of_persons(
+    store: Store, limit: int
+) -> None:
+    rows = unit(30)
+    for number, row in enumerate(rows):
+        await enrol(store, f"person-{number}", row[None])
+    await enrol(store, "elsewhere", rows[:1], "other")
+    await store.delete_face("default", "person-4", face("person-4").face_id)
+    templates = await templates_of(store, limit)
+    persons = [person.person_id for person in await listed(store, 100)]
+    assert list(templates) == [name for name in persons if name != "person-4"]
+    for number in range(30):
+        if number != 4:
+            np.testing.assert_allclose(templates[f"person-{number}"], rows[number], atol=1e-6)
+    page = await store.templates("nowhere", 5)
+    assert (page.person_ids, page.templates.shape, page.cursor) == ([], (0, DIMENSION), None)
+
+
 async def test_pages_hold_while_persons_come_and_go(store: Store) -> None:
     rows = unit(40)
     for number in range(20):
@@ -360,6 +446,8 @@ async def test_a_made_up_cursor_is_refused(store: Store, cursor: str) -> None:
     await enrol(store, "ada", unit(1))
     with pytest.raises(InvalidRequest):
         await store.persons("default", 5, cursor)
+    with pytest.raises(InvalidRequest):
+        await store.templates("default", 5, cursor)
 
 
 async def test_a_cursor_of_another_gallery_is_refused(store: Store) -> None:
@@ -367,8 +455,9 @@ async def test_a_cursor_of_another_gallery_is_refused(store: Store) -> None:
         await enrol(store, person_id, unit(1), "left")
     cursor = (await store.persons("left", 1)).cursor
     assert cursor is not None
-    with pytest.raises(InvalidRequest):
-        await store.persons("right", 1, cursor)
+    for call in (store.persons, store.templates):
+        with pytest.raises(InvalidRequest):
+            await call("right", 1, cursor)
 
 
 async def test_metadata_is_merged(store: Store) -> None:
@@ -435,8 +524,8 @@ async def test_a_deleted_face_is_gone_for_the_next_search(store: Store) -> None:
     rows = unit(2)
     await enrol(store, "ada", rows)
     await store.delete_face("default", "ada", face("ada", 0).face_id)
-    (found,) = await store.search("default", rows[:1], 10)
-    assert [neighbour.face_id for neighbour in found] == [face("ada", 1).face_id]
+    ((found,),) = await store.search("default", rows[:1], 10)
+    assert found.similarity == pytest.approx(float(rows[0] @ rows[1]), abs=1e-4)
     with pytest.raises(FaceNotFound):
         await store.delete_face("default", "ada", face("ada", 0).face_id)
     await store.delete_face("default", "ada", face("ada", 1).face_id)
@@ -465,13 +554,25 @@ async def test_concurrent_enrolments_of_one_person_lose_nothing(store: Store) ->
             for number in range(24)
         )
     )
-    assert max(counts) == 24
+    assert sorted(counts) == list(range(1, 25))
     assert await store.size("default") == GallerySize(1, 24)
-    assert len(await store.faces("default", "ada")) == 24
-    found = await asyncio.gather(*(store.search("default", row[None], 1) for row in rows))
-    assert [neighbours[0][0].face_id for neighbours in found] == [
-        face("ada", number).face_id for number in range(24)
-    ]
+    await assert_consistent(store)
+
+
+async def test_concurrent_writes_to_one_person_leave_what_was_asked_for(store: Store) -> None:
+    rows = unit(12)
+    await enrol(store, "ada", rows[:6])
+    await asyncio.gather(
+        *(store.delete_face("default", "ada", face("ada", n).face_id) for n in range(4)),
+        *(
+            store.enrol("default", "ada", [face("ada", n)], rows[n][None], NO_LIMIT)
+            for n in range(6, 12)
+        ),
+        *(store.update_metadata("default", "ada", {f"k{n}": n}, 1000) for n in range(4)),
+    )
+    assert await store.faces("default", "ada") == [face("ada", n) for n in range(4, 12)]
+    assert (await store.person("default", "ada")).metadata == {f"k{n}": n for n in range(4)}
+    await assert_consistent(store)
 
 
 @pytest.mark.parametrize("person_id", ["a.b@c:d+e=f", "..", "-", "P" * 128, "0", "a~b", "free"])
@@ -485,6 +586,31 @@ async def test_odd_person_ids(store: Store, person_id: str) -> None:
     assert set(await store.embeddings("default", [person_id])) == {person_id}
     assert await store.delete_person("default", person_id) == 1
     assert [person.person_id for person in await listed(store, 10)] == [person_id + "2"]
+
+
+async def test_a_gallery_has_targets_of_its_own(reopen: Open) -> None:
+    store = await reopen(EMBEDDER)
+    assert await store.targets("default") == Targets(None, None)
+    await store.set_targets("default", Targets(target_fpir=0.001))
+    assert await store.targets("default") == Targets(0.001, None)
+    assert await store.targets("other") == Targets()
+    # Targets alone make nobody.
+    assert await store.galleries() == {}
+    assert await store.size("default") == GallerySize(0, 0)
+    assert await store.persons("default", 5) == ([], None)
+    assert await store.search("default", unit(1), 5) == [[]]
+    with pytest.raises(PersonNotFound):
+        await store.person("default", "ada")
+    await enrol(store, "ada", unit(2))
+    await enrol(store, "bob", unit(1), "other")
+    await store.set_targets("other", Targets(0.02, 1e-5))
+    assert await store.galleries() == {"default": GallerySize(1, 2), "other": GallerySize(1, 1)}
+    store = await reopen(EMBEDDER)
+    assert await store.targets("default") == Targets(0.001, None)
+    assert await store.targets("other") == Targets(0.02, 1e-5)
+    await store.set_targets("other", Targets(None, 1e-6))
+    assert await store.targets("other") == Targets(None, 1e-6)
+    await assert_consistent(store)
 
 
 async def test_all_is_there_after_reopening(reopen: Open) -> None:
@@ -504,6 +630,7 @@ async def test_all_is_there_after_reopening(reopen: Open) -> None:
     assert (await store.search("other", rows[5:], 1))[0][0].person_id == "eve"
     await enrol(store, "joe", rows[:1])
     assert len(await listed(store, 10)) == 3
+    await assert_consistent(store)
 
 
 @pytest.mark.parametrize(
@@ -521,3 +648,14 @@ async def test_faces_of_another_model_are_refused(reopen: Open, other: Embedder)
         await reopen(other)
     store = await reopen(EMBEDDER)
     assert await store.size("default") == GallerySize(1, 1)
+
+
+async def test_faces_of_another_layout_are_refused(
+    reopen: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "FORMAT", records.FORMAT + 1)
+    store = await reopen(EMBEDDER)
+    await enrol(store, "ada", unit(1))
+    monkeypatch.undo()
+    with pytest.raises(StoreMismatch, match=r"another version.*enrol the photos anew"):
+        await reopen(EMBEDDER)

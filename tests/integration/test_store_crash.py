@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.decision.fusion import template
 from app.store import EmbeddedStore, Embedder, Face, FloatArray
 from app.store import shard as shards
 
@@ -49,9 +50,9 @@ async def enrol(store: EmbeddedStore, gallery: str, person_id: str, count: int) 
 async def enrol_for_ever(path: Path, round_number: int, acknowledge: Connection) -> None:
     """The child: four writers at once, a message before each try and after each success."""
     # Soon spread over several segments, with a checkpoint now and then.
-    shards._LARGE, shards._CHECKPOINT = 100, 500
+    shards._LARGE, shards._CHECKPOINT = 50, 500
     shards.scan_threads = lambda: 3
-    store = EmbeddedStore(path, EMBEDDER, durable=False)
+    store = EmbeddedStore(path, EMBEDDER, template, durable=False)
     await store.open()
 
     async def writer(name: int) -> None:
@@ -63,6 +64,10 @@ async def enrol_for_ever(path: Path, round_number: int, acknowledge: Connection)
             acknowledge.send(("try", gallery, person_id, ids))
             await store.enrol(gallery, person_id, faces, rows, 100)
             acknowledge.send(("done", gallery, person_id, ids))
+            if number % 5 == 4:
+                acknowledge.send(("try-delete-face", gallery, person_id, ids[:1]))
+                await store.delete_face(gallery, person_id, ids[0])
+                acknowledge.send(("deleted-face", gallery, person_id, ids[:1]))
             if number % 7 == 6:
                 acknowledge.send(("try-delete", gallery, person_id, []))
                 await store.delete_person(gallery, person_id)
@@ -106,6 +111,7 @@ class Expected:
         self.acknowledged: dict[tuple[str, str], set[str]] = {}
         self.uncertain: dict[tuple[str, str], list[frozenset[str]]] = {}
         self.maybe_deleted: set[tuple[str, str]] = set()
+        self.maybe_deleted_faces: set[str] = set()
 
     def read(self, messages: list[Message]) -> None:
         for what, gallery, person_id, ids in messages:
@@ -115,6 +121,11 @@ class Expected:
             elif what == "done":
                 self.uncertain[key].remove(group)
                 self.acknowledged.setdefault(key, set()).update(group)
+            elif what == "try-delete-face":
+                self.maybe_deleted_faces |= group
+            elif what == "deleted-face":
+                self.maybe_deleted_faces -= group
+                self.acknowledged[key] -= group
             elif what == "try-delete":
                 self.maybe_deleted.add(key)
             else:
@@ -123,7 +134,7 @@ class Expected:
 
 
 async def verify(path: Path, expected: Expected) -> int:
-    store = EmbeddedStore(path, EMBEDDER)
+    store = EmbeddedStore(path, EMBEDDER, template)
     await store.open()
     try:
         await store.check()
@@ -133,15 +144,17 @@ async def verify(path: Path, expected: Expected) -> int:
             ids = [person.person_id for person in persons]
             assert len(ids) == len(set(ids)) == size.persons
             stored = await store.embeddings(gallery, ids)
-            # No record without a face; the sum below: no face without a record.
-            assert set(stored) == set(ids)
+            page = await store.templates(gallery, 1_000_000)
+            templates = dict(zip(page.person_ids, page.templates, strict=True))
+            # Nobody without a face, nor without a template.
+            assert set(templates) == set(stored) == set(ids)
             assert sum(len(rows) for rows in stored.values()) == size.faces
             for person in persons:
                 faces = {f.face_id for f in await store.faces(gallery, person.person_id)}
                 key = (gallery, person.person_id)
                 acknowledged = expected.acknowledged.pop(key, set())
                 assert person.face_count == len(faces)
-                assert acknowledged <= faces
+                assert acknowledged - expected.maybe_deleted_faces <= faces
                 rest = faces - acknowledged
                 for group in expected.uncertain.get(key, []):
                     assert group <= rest or not group & rest, "half an enrolment"
@@ -149,6 +162,8 @@ async def verify(path: Path, expected: Expected) -> int:
                 assert not rest
                 rows = {row.tobytes() for row in stored[person.person_id]}
                 assert rows == {embedding(face_id).tobytes() for face_id in faces}
+                fused = template(stored[person.person_id])
+                np.testing.assert_array_equal(templates[person.person_id], fused)
                 seen += len(faces)
                 expected.acknowledged[key] = faces
         lost = {
@@ -163,6 +178,7 @@ async def verify(path: Path, expected: Expected) -> int:
                 expected.acknowledged.pop(key, None)
         expected.uncertain.clear()
         expected.maybe_deleted.clear()
+        expected.maybe_deleted_faces.clear()
         return seen
     finally:
         await store.close()
@@ -191,7 +207,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     kill_while_writing(tmp_path / "store", 0, 0.0)
 
     async def reopen() -> None:
-        store = EmbeddedStore(tmp_path / "store", EMBEDDER)
+        store = EmbeddedStore(tmp_path / "store", EMBEDDER, template)
         await store.open()
         await store.close()
 
@@ -217,13 +233,13 @@ def test_an_acknowledged_write_needs_only_the_synced_log(
             synced[file.name] = file.read_bytes()
 
     async def scenario() -> list[str]:
-        store = EmbeddedStore(store_path, EMBEDDER)
+        store = EmbeddedStore(store_path, EMBEDDER, template)
         await store.open()
         ids = await enrol(store, "default", "ada", 3)
         await store.close()
         shutil.copytree(store_path, survivor)
 
-        store = EmbeddedStore(store_path, EMBEDDER)
+        store = EmbeddedStore(store_path, EMBEDDER, template)
         await store.open()
         monkeypatch.setattr(os, "fsync", watched)
         for number in range(20):
@@ -233,11 +249,16 @@ def test_an_acknowledged_write_needs_only_the_synced_log(
             (survivor / "default" / "wal" / name).write_bytes(content)
         await store.close()
 
-        store = EmbeddedStore(survivor, EMBEDDER)
+        store = EmbeddedStore(survivor, EMBEDDER, template)
         await store.open()
-        found = await store.search("default", np.stack([embedding(i) for i in ids]), 1)
+        persons = ["ada", *(f"person-{number}" for number in range(20))]
+        stored = await store.embeddings("default", persons)
+        found = await store.search("default", np.stack([template(stored[p]) for p in persons]), 1)
         await store.close()
-        assert [neighbours[0].face_id for neighbours in found] == ids
+        rows = {row.tobytes() for person_id in persons for row in stored[person_id]}
+        assert rows == {embedding(face_id).tobytes() for face_id in ids}
+        assert [nearest.person_id for (nearest,) in found] == persons
+        assert [nearest.similarity for (nearest,) in found] == pytest.approx([1.0] * 21)
         return ids
 
     assert len(asyncio.run(scenario())) == 43
