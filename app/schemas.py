@@ -40,6 +40,9 @@ _FACE: dict[str, Any] = {
         "sharpness": 2519.0,
         "brightness": 114.6,
         "contrast": 62.4,
+        "yaw_degrees": 3.0,
+        "pitch_degrees": -1.7,
+        "roll_degrees": -4.5,
     },
 }
 _LANDMARKS: list[Any] = [
@@ -61,10 +64,15 @@ class Box(_Model):
 
 
 class Quality(_Model):
+    """What the pixels and the landmarks of a face say about its usefulness."""
+
     eye_distance_px: float = Field(description="Pixels between the eyes.")
     sharpness: float = Field(description="Variance of the Laplacian of the aligned face.")
     brightness: float = Field(description="Mean luminance of the aligned face, 0 to 255.")
-    contrast: float = Field(description="Standard deviation of that luminance.")
+    contrast: float = Field(description="Standard deviation of that luminance, 0 to 127.5.")
+    yaw_degrees: float = Field(description="Above 0: looks to the right as seen.")
+    pitch_degrees: float = Field(description="Above 0: looks up.")
+    roll_degrees: float = Field(description="Above 0: tilted clockwise as seen.")
 
 
 class DetectedFace(_Model):
@@ -100,6 +108,7 @@ class EnrolledFace(_Model):
     face_id: str
     box: Box
     detection_score: float = Field(ge=0, le=1)
+    norm: float = Field(description="Length of the embedding before normalisation.")
     quality: Quality
 
 
@@ -120,7 +129,9 @@ class EnrolAnswer(_Model):
             "examples": [
                 {
                     "person_id": "grace",
-                    "faces": [{"face_id": "9c426461-cc51-543d-be1b-607949c32b4a", **_FACE}],
+                    "faces": [
+                        {"face_id": "9c426461-cc51-543d-be1b-607949c32b4a", "norm": 12.3, **_FACE}
+                    ],
                     "rejected": [
                         {
                             "index": 1,

@@ -1,6 +1,6 @@
 """Persons and their enrolled faces."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, status
 
@@ -37,15 +37,7 @@ async def enrol(
     enrolment = await services.enroller.enrol(gallery, person_id, images, face)
     return schemas.EnrolAnswer(
         person_id=person_id,
-        faces=[
-            schemas.EnrolledFace(
-                face_id=stored.face_id,
-                box=box_of(stored.box),
-                detection_score=min(1.0, stored.detection_score),
-                quality=quality_of(stored.quality),
-            )
-            for stored in enrolment.faces
-        ],
+        faces=[schemas.EnrolledFace(**_measured(stored)) for stored in enrolment.faces],
         rejected=[
             schemas.RejectedImage(index=r.index, code=r.error.code, detail=r.error.detail)
             for r in enrolment.rejected
@@ -138,10 +130,16 @@ def _person(person: Person) -> schemas.Person:
 
 def _face(face: Face) -> schemas.StoredFace:
     return schemas.StoredFace(
-        face_id=face.face_id,
-        box=box_of(face.box),
-        detection_score=min(1.0, face.detection_score),
-        quality=quality_of(face.quality),
-        image_sha256=face.image_sha256,
-        enrolled_at=face.enrolled_at,
+        **_measured(face), image_sha256=face.image_sha256, enrolled_at=face.enrolled_at
     )
+
+
+def _measured(face: Face) -> dict[str, Any]:
+    measures = dict(face.quality)
+    return {
+        "face_id": face.face_id,
+        "box": box_of(face.box),
+        "detection_score": min(1.0, face.detection_score),
+        "norm": measures.pop("norm"),
+        "quality": quality_of(measures),
+    }

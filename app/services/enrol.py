@@ -63,7 +63,7 @@ class Enroller:
         for image, outcome in zip(images, outcomes, strict=True):
             if not isinstance(outcome, RequestError):
                 face, embedding = outcome
-                stored = _stored(gallery, person_id, image, face, now)
+                stored = _stored(gallery, person_id, image, face, embedding, now)
                 usable[stored.face_id] = (stored, embedding)
         if not usable:
             raise NoFaceEnrolled(
@@ -93,7 +93,12 @@ class Enroller:
 
 
 def _stored(
-    gallery: str, person_id: str, image: bytes, face: Face, enrolled_at: datetime
+    gallery: str,
+    person_id: str,
+    image: bytes,
+    face: Face,
+    embedding: Embedding,
+    enrolled_at: datetime,
 ) -> StoredFace:
     digest = hashlib.sha256(image).hexdigest()
     left, top, width, height = (float(value) for value in face.detection.box)
@@ -102,7 +107,7 @@ def _stored(
         person_id=person_id,
         box=(left, top, width, height),
         detection_score=face.detection.score,
-        quality=face.quality._asdict(),
+        quality=face.quality._asdict() | {"norm": embedding.norm},
         image_sha256=digest,
         enrolled_at=enrolled_at,
     )

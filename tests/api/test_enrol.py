@@ -1,6 +1,7 @@
 import base64
 
 import httpx
+import pytest
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -29,7 +30,13 @@ def test_an_answer_holds_what_was_found(client: httpx.Client, gallery: str, hopp
     assert 140 < box["width"] < 200
     assert face["detection_score"] > 0.9
     assert face["quality"]["eye_distance_px"] > 70
+    assert abs(face["quality"]["yaw_degrees"]) < 10
     assert answer["rejected"] == []
+    (embedded,) = client.post("/embed", content=hopper, headers=JPEG).json()["faces"]
+    assert face["norm"] == pytest.approx(embedded["norm"], rel=1e-5)
+    assert face["quality"] == embedded["quality"]
+    (stored,) = client.get("/persons/grace/faces", params={"gallery": gallery}).json()["faces"]
+    assert {key: stored[key] for key in face} == face
 
 
 def test_a_bad_photo_spoils_no_other(
