@@ -67,7 +67,10 @@ class Quality(_Model):
     """What the pixels and the landmarks of a face say about its usefulness."""
 
     eye_distance_px: float = Field(description="Pixels between the eyes.")
-    sharpness: float = Field(description="Variance of the Laplacian of the aligned face.")
+    sharpness: float = Field(
+        description="Variance of the second derivative of the aligned face's luminance, along "
+        "the direction in which it is least."
+    )
     brightness: float = Field(description="Mean luminance of the aligned face, 0 to 255.")
     contrast: float = Field(description="Standard deviation of that luminance, 0 to 127.5.")
     yaw_degrees: float = Field(description="Above 0: looks to the right as seen.")
@@ -104,12 +107,23 @@ class EmbedAnswer(_Model):
     timings_ms: dict[str, float]
 
 
-class EnrolledFace(_Model):
+class _FaceOfPerson(_Model):
     face_id: str
     box: Box
     detection_score: float = Field(ge=0, le=1)
     norm: float = Field(description="Length of the embedding before normalisation.")
     quality: Quality
+
+
+class QualityWarning(_Model):
+    code: str = Field(examples=["blurred"])
+    detail: str
+
+
+class EnrolledFace(_FaceOfPerson):
+    warnings: list[QualityWarning] = Field(
+        description="Why the photo is a poor one; always empty with gate=off."
+    )
 
 
 class RejectedImage(_Model):
@@ -130,7 +144,12 @@ class EnrolAnswer(_Model):
                 {
                     "person_id": "grace",
                     "faces": [
-                        {"face_id": "9c426461-cc51-543d-be1b-607949c32b4a", "norm": 12.3, **_FACE}
+                        {
+                            "face_id": "9c426461-cc51-543d-be1b-607949c32b4a",
+                            "norm": 12.3,
+                            **_FACE,
+                            "warnings": [],
+                        }
                     ],
                     "rejected": [
                         {
@@ -147,7 +166,7 @@ class EnrolAnswer(_Model):
     )
 
 
-class StoredFace(EnrolledFace):
+class StoredFace(_FaceOfPerson):
     image_sha256: str = Field(description="Hex digest of the photo's bytes as they were sent.")
     enrolled_at: datetime
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.decision.gate import Gate
 from app.errors import InvalidSettings
 from app.models.spec import SHIPPED_DETECTOR, SHIPPED_EMBEDDER
 
@@ -53,6 +54,16 @@ class DecisionSettings(_Section):
     )
 
 
+class EnrolmentSettings(_Section):
+    gate: Gate = Field(
+        "warn",
+        description="What becomes of poor photos: enrolled, enrolled with a warning, or rejected.",
+    )
+    min_eye_distance_px: float = Field(
+        14.0, ge=1, description="Least pixels between the eyes that the gate is content with."
+    )
+
+
 class LimitSettings(_Section):
     max_body_bytes: int = Field(32 << 20, ge=1024, description="Request body.")
     max_pixels: int = Field(50_000_000, ge=1024, description="Pixels an image may declare.")
@@ -75,6 +86,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     store: StoreSettings = StoreSettings()
     decision: DecisionSettings = DecisionSettings()
+    enrolment: EnrolmentSettings = EnrolmentSettings()
     limits: LimitSettings = LimitSettings()
 
 

@@ -8,11 +8,20 @@ from app import schemas
 from app.api.bodies import read_model, several_images
 from app.api.deps import Images, Injected, Which, box_of, quality_of
 from app.api.problems import responses
+from app.decision.gate import Gate
 from app.errors import InvalidRequest
 from app.schemas import FaceId, Gallery, PersonId
 from app.store import Face, Person
 
 router = APIRouter(prefix="/persons", tags=["persons"])
+
+PoorPhotos = Annotated[
+    Gate | None,
+    Query(
+        description="`warn` enrols a poor photo and says why it is one, `enforce` rejects it, "
+        "`off` does not look; unset: the service's own."
+    ),
+]
 
 
 @router.post(
@@ -27,17 +36,29 @@ async def enrol(
     services: Injected,
     body: Images,
     face: Which = "only",
+    gate: PoorPhotos = None,
     gallery: Gallery = "default",
 ) -> schemas.EnrolAnswer:
     """Creates the person where needed. An image that cannot be used is named in `rejected`
-    and spoils no other. Repeating a request is safe: the same photo is stored once."""
+    and spoils no other. Repeating a request is safe: the same photo is stored once.
+
+    A photo whose face is `too_small`, `blurred`, `too_dark`, `too_bright`, of an `extreme_pose`
+    or a `low_detection_score` is met as `gate` says."""
     images = body.images.get("image", [])
     if not images or len(body.images) > 1:
         raise InvalidRequest("Send one or more images in the field 'image'.")
-    enrolment = await services.enroller.enrol(gallery, person_id, images, face)
+    enrolment = await services.enroller.enrol(gallery, person_id, images, face, gate)
     return schemas.EnrolAnswer(
         person_id=person_id,
-        faces=[schemas.EnrolledFace(**_measured(stored)) for stored in enrolment.faces],
+        faces=[
+            schemas.EnrolledFace(
+                **_measured(enrolled.stored),
+                warnings=[
+                    schemas.QualityWarning(code=w.code, detail=w.detail) for w in enrolled.warnings
+                ],
+            )
+            for enrolled in enrolment.faces
+        ],
         rejected=[
             schemas.RejectedImage(index=r.index, code=r.error.code, detail=r.error.detail)
             for r in enrolment.rejected

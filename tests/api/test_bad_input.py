@@ -243,6 +243,7 @@ def test_illegal_galleries(client: httpx.Client, hopper: bytes, gallery: str) ->
         ("POST", "/identify?mode=ajar"),
         ("POST", "/verify?metric=hamming"),
         ("POST", "/persons/new/faces?face=left"),
+        ("POST", "/persons/new/faces?gate=ajar"),
     ],
 )
 def test_parameters_out_of_range(

@@ -36,7 +36,7 @@ def test_an_answer_holds_what_was_found(client: httpx.Client, gallery: str, hopp
     assert face["norm"] == pytest.approx(embedded["norm"], rel=1e-5)
     assert face["quality"] == embedded["quality"]
     (stored,) = client.get("/persons/grace/faces", params={"gallery": gallery}).json()["faces"]
-    assert {key: stored[key] for key in face} == face
+    assert (stored["norm"], stored["quality"]) == (face["norm"], face["quality"])
 
 
 def test_a_bad_photo_spoils_no_other(
