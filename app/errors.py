@@ -14,7 +14,16 @@
     │   ├── FaceError
     │   │   ├── NoFace                  422 no_face
     │   │   ├── MultipleFaces           422 multiple_faces
-    │   │   └── FaceTooSmall            422 face_too_small
+    │   │   ├── FaceTooSmall            422 face_too_small
+    │   │   ├── InconsistentPerson      422 inconsistent_person
+    │   │   └── PoorFace                good enough to be searched for, not to be enrolled
+    │   │       ├── TooSmall            422 too_small
+    │   │       ├── Blurred             422 blurred
+    │   │       ├── TooDark             422 too_dark
+    │   │       ├── TooBright           422 too_bright
+    │   │       ├── ExtremePose         422 extreme_pose
+    │   │       └── LowDetectionScore   422 low_detection_score
+    │   ├── DuplicatePerson             409 duplicate_person
     │   ├── NoFaceEnrolled              422 no_face_enrolled
     │   ├── TooManyFaces                422 too_many_faces
     │   ├── MetadataTooLarge            422 metadata_too_large
@@ -113,7 +122,39 @@ class MultipleFaces(FaceError):
 
 
 class FaceTooSmall(FaceError):
+    """Too small to be embedded at all, for whatever purpose."""
+
     status, code, title = 422, "face_too_small", "Face too small"
+
+
+class PoorFace(FaceError):
+    """The face can be searched for, but would make a poor reference for its person."""
+
+    status = 422
+
+
+class TooSmall(PoorFace):
+    code, title = "too_small", "Face too small to enrol"
+
+
+class Blurred(PoorFace):
+    code, title = "blurred", "Face blurred"
+
+
+class TooDark(PoorFace):
+    code, title = "too_dark", "Face too dark"
+
+
+class TooBright(PoorFace):
+    code, title = "too_bright", "Face too bright"
+
+
+class ExtremePose(PoorFace):
+    code, title = "extreme_pose", "Face turned away"
+
+
+class LowDetectionScore(PoorFace):
+    code, title = "low_detection_score", "Face hardly recognisable as one"
 
 
 class InconsistentPerson(FaceError):

@@ -26,6 +26,7 @@ from app.models.spec import Calibration, DetectorSpec
 from app.services.enrol import Enroller
 from app.services.faces import FaceFinder
 from app.services.identify import Identifier
+from app.services.lookalikes import Lookalikes
 from app.services.verify import Verifier
 from app.settings import Settings, StoreSettings
 from app.store import EmbeddedStore, Embedder, Store
@@ -108,7 +109,14 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         calibrated=calibrated,
         store_kind="server" if settings.store.url else "embedded",
         finder=finder,
-        enroller=Enroller(finder, store, settings.limits),
+        enroller=Enroller(
+            finder,
+            store,
+            None if calibrated is None else Lookalikes(store, calibrated),
+            settings.enrolment,
+            settings.limits.max_faces_per_person,
+            metrics,
+        ),
         identifier=Identifier(finder, store, calibrated, settings.decision.target_fpir, metrics),
         verifier=Verifier(finder, store, calibrated, settings.decision.target_fmr, metrics),
     )

@@ -50,6 +50,12 @@ class Metrics:
             ["code"],
             registry=self.registry,
         )
+        self.enrolment_warnings = Counter(
+            "faceid_enrolment_warnings",
+            "Warnings about faces that were enrolled all the same, by error code.",
+            ["code"],
+            registry=self.registry,
+        )
         self.decisions = Counter(
             "faceid_decisions",
             "Answers given for a face: match or unknown, verified or not_verified.",

@@ -42,6 +42,9 @@ _FACE: dict[str, Any] = {
         "sharpness": 2519.0,
         "brightness": 114.6,
         "contrast": 62.4,
+        "yaw_degrees": 3.0,
+        "pitch_degrees": -1.7,
+        "roll_degrees": -4.5,
     },
 }
 _LANDMARKS: list[Any] = [
@@ -63,10 +66,18 @@ class Box(_Model):
 
 
 class Quality(_Model):
+    """What the pixels and the landmarks of a face say about its usefulness."""
+
     eye_distance_px: float = Field(description="Pixels between the eyes.")
-    sharpness: float = Field(description="Variance of the Laplacian of the aligned face.")
+    sharpness: float = Field(
+        description="Variance of the second derivative of the aligned face's luminance, along "
+        "the direction in which it is least."
+    )
     brightness: float = Field(description="Mean luminance of the aligned face, 0 to 255.")
-    contrast: float = Field(description="Standard deviation of that luminance.")
+    contrast: float = Field(description="Standard deviation of that luminance, 0 to 127.5.")
+    yaw_degrees: float = Field(description="Above 0: looks to the right as seen.")
+    pitch_degrees: float = Field(description="Above 0: looks up.")
+    roll_degrees: float = Field(description="Above 0: tilted clockwise as seen.")
 
 
 class DetectedFace(_Model):
@@ -98,11 +109,23 @@ class EmbedAnswer(_Model):
     timings_ms: dict[str, float]
 
 
-class EnrolledFace(_Model):
+class _FaceOfPerson(_Model):
     face_id: str
     box: Box
     detection_score: float = Field(ge=0, le=1)
+    norm: float = Field(description="Length of the embedding before normalisation.")
     quality: Quality
+
+
+class QualityWarning(_Model):
+    code: str = Field(examples=["blurred"])
+    detail: str
+
+
+class EnrolledFace(_FaceOfPerson):
+    warnings: list[QualityWarning] = Field(
+        description="Why the photo is a poor one; always empty with gate=off."
+    )
 
 
 class RejectedImage(_Model):
@@ -111,10 +134,19 @@ class RejectedImage(_Model):
     detail: str
 
 
+class Duplicate(_Model):
+    person_id: str
+    similarity: float = Field(description="Cosine to the mean of all of the person's faces.")
+    threshold: float = Field(description="From which on two persons are taken for one.")
+
+
 class EnrolAnswer(_Model):
     person_id: str
     faces: list[EnrolledFace]
     rejected: list[RejectedImage]
+    duplicates: list[Duplicate] = Field(
+        description="Persons whom a new person looks like, where `on_duplicate` is `warn`."
+    )
     face_count: int = Field(description="Faces the person has now.")
 
     model_config = ConfigDict(
@@ -122,7 +154,14 @@ class EnrolAnswer(_Model):
             "examples": [
                 {
                     "person_id": "grace",
-                    "faces": [{"face_id": "9c426461-cc51-543d-be1b-607949c32b4a", **_FACE}],
+                    "faces": [
+                        {
+                            "face_id": "9c426461-cc51-543d-be1b-607949c32b4a",
+                            "norm": 12.3,
+                            **_FACE,
+                            "warnings": [],
+                        }
+                    ],
                     "rejected": [
                         {
                             "index": 1,
@@ -131,6 +170,7 @@ class EnrolAnswer(_Model):
                             "or ask for face=largest.",
                         }
                     ],
+                    "duplicates": [],
                     "face_count": 1,
                 }
             ]
@@ -138,7 +178,7 @@ class EnrolAnswer(_Model):
     )
 
 
-class StoredFace(EnrolledFace):
+class StoredFace(_FaceOfPerson):
     image_sha256: str = Field(description="Hex digest of the photo's bytes as they were sent.")
     enrolled_at: datetime
 

@@ -9,8 +9,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.decision.gate import Gate
 from app.errors import InvalidSettings
 from app.models.spec import SHIPPED_DETECTOR, SHIPPED_EMBEDDER
+
+Concern = Literal["reject", "warn", "allow"]
 
 
 class _Section(BaseModel):
@@ -53,6 +56,22 @@ class DecisionSettings(_Section):
     )
 
 
+class EnrolmentSettings(_Section):
+    gate: Gate = Field(
+        "warn",
+        description="What becomes of poor photos: enrolled, enrolled with a warning, or rejected.",
+    )
+    min_eye_distance_px: float = Field(
+        14.0, ge=1, description="Least pixels between the eyes that the gate is content with."
+    )
+    on_inconsistent: Concern = Field(
+        "reject", description="What becomes of a face that does not look like its person's others."
+    )
+    on_duplicate: Concern = Field(
+        "reject", description="What becomes of a new person who looks like somebody enrolled."
+    )
+
+
 class LimitSettings(_Section):
     max_body_bytes: int = Field(32 << 20, ge=1024, description="Request body.")
     max_pixels: int = Field(50_000_000, ge=1024, description="Pixels an image may declare.")
@@ -75,6 +94,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     store: StoreSettings = StoreSettings()
     decision: DecisionSettings = DecisionSettings()
+    enrolment: EnrolmentSettings = EnrolmentSettings()
     limits: LimitSettings = LimitSettings()
 
 

@@ -9,7 +9,7 @@ from app.api.deps import Injected
 from app.api.problems import responses
 from app.errors import UnsupportedTarget
 from app.schemas import GalleryName
-from app.services.lookalikes import TARGET_FPIR, Lookalikes
+from app.services.lookalikes import Lookalikes
 from app.store import GallerySize, Targets
 
 router = APIRouter(prefix="/galleries", tags=["galleries"])
@@ -60,9 +60,13 @@ async def find_duplicates(
         str | None, Query(max_length=200, description="From the answer before; opaque.")
     ] = None,
     target_fpir: Annotated[
-        float,
-        Query(gt=0, lt=1, description="Share of persons that may look like another by chance."),
-    ] = TARGET_FPIR,
+        float | None,
+        Query(
+            gt=0,
+            lt=1,
+            description="Share of persons that may look like another by chance; unset: 0.001.",
+        ),
+    ] = None,
 ) -> schemas.DuplicateScan:
     """Looks through the gallery part by part: ask again with the `cursor` until it is null.
     `scanned` of all `gallery_size` persons say how far it is. A pair is told once."""

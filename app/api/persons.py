@@ -1,6 +1,6 @@
 """Persons and their enrolled faces."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, status
 
@@ -8,17 +8,27 @@ from app import schemas
 from app.api.bodies import read_model, several_images
 from app.api.deps import Images, Injected, Which, box_of, quality_of
 from app.api.problems import responses
+from app.decision.gate import Gate
 from app.errors import InvalidRequest
 from app.schemas import FaceId, InGallery, PersonId
+from app.settings import Concern
 from app.store import Face, Person
 
 router = APIRouter(prefix="/persons", tags=["persons"])
+
+PoorPhotos = Annotated[
+    Gate | None,
+    Query(
+        description="`warn` enrols a poor photo and says why it is one, `enforce` rejects it, "
+        "`off` does not look; unset: the service's own."
+    ),
+]
 
 
 @router.post(
     "/{person_id}/faces",
     status_code=status.HTTP_201_CREATED,
-    responses=responses(413, 415, 503),
+    responses=responses(409, 413, 415, 503),
     openapi_extra=several_images(),
     summary="Enrol photos of one person",
 )
@@ -27,28 +37,60 @@ async def enrol(
     services: Injected,
     body: Images,
     face: Which = "only",
+    gate: PoorPhotos = None,
+    on_inconsistent: Annotated[
+        Concern | None,
+        Query(
+            description="A face that does not look like the others of the person: rejected, "
+            "enrolled with a warning, or just enrolled; unset: the service's own."
+        ),
+    ] = None,
+    on_duplicate: Annotated[
+        Concern | None,
+        Query(
+            description="A new person who looks like somebody enrolled: refused with 409, enrolled "
+            "with the `duplicates` in the answer, or just enrolled; unset: the service's own."
+        ),
+    ] = None,
     gallery: InGallery = "default",
 ) -> schemas.EnrolAnswer:
     """Creates the person where needed. An image that cannot be used is named in `rejected`
-    and spoils no other. Repeating a request is safe: the same photo is stored once."""
+    and spoils no other. Repeating a request is safe: the same photo is stored once.
+
+    A photo whose face is `too_small`, `blurred`, `too_dark`, `too_bright`, of an `extreme_pose`
+    or a `low_detection_score` is met as `gate` says."""
     images = body.images.get("image", [])
     if not images or len(body.images) > 1:
         raise InvalidRequest("Send one or more images in the field 'image'.")
-    enrolment = await services.enroller.enrol(gallery, person_id, images, face)
+    enrolment = await services.enroller.enrol(
+        gallery,
+        person_id,
+        images,
+        choice=face,
+        gate=gate,
+        on_inconsistent=on_inconsistent,
+        on_duplicate=on_duplicate,
+    )
     return schemas.EnrolAnswer(
         person_id=person_id,
         faces=[
             schemas.EnrolledFace(
-                face_id=stored.face_id,
-                box=box_of(stored.box),
-                detection_score=min(1.0, stored.detection_score),
-                quality=quality_of(stored.quality),
+                **_measured(enrolled.stored),
+                warnings=[
+                    schemas.QualityWarning(code=w.code, detail=w.detail) for w in enrolled.warnings
+                ],
             )
-            for stored in enrolment.faces
+            for enrolled in enrolment.faces
         ],
         rejected=[
             schemas.RejectedImage(index=r.index, code=r.error.code, detail=r.error.detail)
             for r in enrolment.rejected
+        ],
+        duplicates=[
+            schemas.Duplicate(
+                person_id=found.person_id, similarity=found.similarity, threshold=found.threshold
+            )
+            for found in enrolment.duplicates
         ],
         face_count=enrolment.face_count,
     )
@@ -138,10 +180,16 @@ def _person(person: Person) -> schemas.Person:
 
 def _face(face: Face) -> schemas.StoredFace:
     return schemas.StoredFace(
-        face_id=face.face_id,
-        box=box_of(face.box),
-        detection_score=min(1.0, face.detection_score),
-        quality=quality_of(face.quality),
-        image_sha256=face.image_sha256,
-        enrolled_at=face.enrolled_at,
+        **_measured(face), image_sha256=face.image_sha256, enrolled_at=face.enrolled_at
     )
+
+
+def _measured(face: Face) -> dict[str, Any]:
+    measures = dict(face.quality)
+    return {
+        "face_id": face.face_id,
+        "box": box_of(face.box),
+        "detection_score": min(1.0, face.detection_score),
+        "norm": measures.pop("norm"),
+        "quality": quality_of(measures),
+    }

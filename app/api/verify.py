@@ -69,7 +69,7 @@ async def verify(
                 "Send image_a and image_b, one image each, or one image and a person_id."
             )
         verification = await services.verifier.verify_images(
-            gallery, a[0], b[0], choice=face, criterion=criterion
+            a[0], b[0], choice=face, criterion=criterion
         )
     return schemas.VerifyAnswer(
         verified=verification.verified,

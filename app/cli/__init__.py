@@ -83,6 +83,10 @@ def enrol(
         ),
     ],
     face: Face = "only",
+    gate: Annotated[
+        Literal["off", "warn", "enforce"] | None,
+        typer.Option(help="Poor photos: enrol, enrol and warn, or reject; unset: as set there."),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Photos on their way at once; unset: two a core.")
     ] = None,
@@ -101,7 +105,8 @@ def enrol(
     async def send(service: Service) -> None:
         workers = jobs or 2 * (os.cpu_count() or 4)
         with progress_bar(len(found.photos)) as advance:
-            await enrolment.enrol(service, found.photos, face, workers, report, advance)
+            params = {"face": face, "gate": gate}
+            await enrolment.enrol(service, found.photos, params, workers, report, advance)
 
     try:
         if found.photos:
@@ -115,11 +120,14 @@ def enrol(
 def _show(found: enrolment.Folder, report: enrolment.Report, seconds: float) -> None:
     if report.rejected:
         table("rejected", ["file", "code", "why"], sorted(report.rejected))
+    if report.warnings:
+        table("warning", ["file", "code", "why"], sorted(report.warnings))
     if found.ignored:
         table("ignored", ["file"], [[path] for path in found.ignored])
     say(
         f"{report.enrolled} enrolled, {report.present} already there, "
-        f"{len(report.rejected)} rejected, {len(found.ignored)} ignored; {seconds:.1f} s"
+        f"{len(report.rejected)} rejected, {len(found.ignored)} ignored, "
+        f"{len({warning.path for warning in report.warnings})} with warnings; {seconds:.1f} s"
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,9 @@ class Photo(NamedTuple):
     path: Path
 
 
-class Rejection(NamedTuple):
+class Reason(NamedTuple):
+    """What speaks against a file."""
+
     path: Path
     code: str
     detail: str
@@ -37,17 +39,19 @@ class Folder:
     """
 
     photos: list[Photo] = field(default_factory=list)
-    rejected: list[Rejection] = field(default_factory=list)
+    rejected: list[Reason] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Report:
-    """What became of the photos; `present` were enrolled before."""
+    """What became of the photos; `present` were enrolled before, `warnings` are about some
+    that were enrolled now."""
 
     enrolled: int = 0
     present: int = 0
-    rejected: list[Rejection] = field(default_factory=list)
+    rejected: list[Reason] = field(default_factory=list)
+    warnings: list[Reason] = field(default_factory=list)
 
 
 def scan(folder: Path) -> Folder:
@@ -59,7 +63,7 @@ def scan(folder: Path) -> Folder:
         if not entry.is_dir():
             if _is_photo(entry):
                 detail = "A photo belongs into a folder that is named by its person's id."
-                found.rejected.append(Rejection(entry, "no_person", detail))
+                found.rejected.append(Reason(entry, "no_person", detail))
             else:
                 found.ignored.append(entry)
         elif not is_person_id(entry.name):
@@ -67,12 +71,12 @@ def scan(folder: Path) -> Folder:
                 "The folder's name is to be the person's id: 1 to 128 letters (without accents), "
                 "digits or ._@:+=-, the first of them a letter or a digit."
             )
-            found.rejected.append(Rejection(entry, "invalid_person_id", detail))
+            found.rejected.append(Reason(entry, "invalid_person_id", detail))
         else:
             for path in _entries(entry, found):
                 if path.is_dir():
                     detail = "A folder within a person's; its photos belong one level higher."
-                    found.rejected.append(Rejection(path, "nested_folder", detail))
+                    found.rejected.append(Reason(path, "nested_folder", detail))
                 elif _is_photo(path):
                     found.photos.append(Photo(entry.name, path))
                 else:
@@ -92,14 +96,14 @@ def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
-def _unreadable(path: Path, error: OSError) -> Rejection:
-    return Rejection(path, "unreadable_file", f"{error.strerror}.")
+def _unreadable(path: Path, error: OSError) -> Reason:
+    return Reason(path, "unreadable_file", f"{error.strerror}.")
 
 
 async def enrol(
     service: Service,
     photos: Sequence[Photo],
-    face: str,
+    params: Mapping[str, str | None],
     jobs: int,
     report: Report,
     advance: Callable[[], None],
@@ -107,6 +111,7 @@ async def enrol(
     """Send every photo the service does not have yet, one in a request, `jobs` at a time.
 
     Args:
+        params: of the call that enrols.
         report: filled as it goes, so that it holds when the service is lost half way.
         advance: called after each photo.
 
@@ -122,7 +127,7 @@ async def enrol(
         for photo in waiting:
             if photo.person_id not in present:
                 present[photo.person_id] = group.create_task(_present(service, photo.person_id))
-            await _enrol_one(service, photo, face, await present[photo.person_id], report)
+            await _enrol_one(service, photo, params, await present[photo.person_id], report)
             advance()
 
     try:
@@ -145,7 +150,11 @@ async def _present(service: Service, person_id: str) -> set[str]:
 
 
 async def _enrol_one(
-    service: Service, photo: Photo, face: str, present: set[str], report: Report
+    service: Service,
+    photo: Photo,
+    params: Mapping[str, str | None],
+    present: set[str],
+    report: Report,
 ) -> None:
     try:
         data, digest = await asyncio.to_thread(_read, photo.path)
@@ -153,21 +162,26 @@ async def _enrol_one(
             report.present += 1
             return
         path = f"{person_path(photo.person_id)}/faces"
-        await service.call("POST", path, {"face": face}, {"image": data})
+        answer = await service.call("POST", path, params, {"image": data})
     except OSError as error:
         report.rejected.append(_unreadable(photo.path, error))
     except Refused as error:
         # Of the one photo sent, one reason.
         reason = error.problem.get("rejected", [error.problem])[0]
-        report.rejected.append(Rejection(photo.path, reason["code"], reason["detail"]))
+        report.rejected.append(Reason(photo.path, reason["code"], reason["detail"]))
     except Unreachable:
         # Is it the service, or this photo? Raises where it is the service.
         await service.call("GET", "/health/ready")
         detail = "The service works but answers nothing to this photo; is it a very large file?"
-        report.rejected.append(Rejection(photo.path, "no_answer", detail))
+        report.rejected.append(Reason(photo.path, "no_answer", detail))
     else:
         present.add(digest)
         report.enrolled += 1
+        report.warnings += (
+            Reason(photo.path, warning["code"], warning["detail"])
+            for face in answer["faces"]
+            for warning in face["warnings"]
+        )
 
 
 def _read(path: Path) -> tuple[bytes, str]:

@@ -67,6 +67,10 @@ class IdentificationThresholds:
         # Forty interpolations, 0.1 ms, and the same ones for every request to a gallery.
         self._cached = lru_cache(maxsize=1024)(self._interpolate)
 
+    @property
+    def lowest_fpir(self) -> float:
+        return float(10.0 ** -self._decades[-1])
+
     def similarity(self, target_fpir: float, persons: int, photos: float) -> float:
         """What a candidate's similarity, less `cohort_raise`, must reach.
 

@@ -32,6 +32,10 @@ class VerificationThresholds:
         self._cosine = np.asarray(cosine, np.float64)
         self._manhattan = np.asarray(manhattan, np.float64)
 
+    @property
+    def lowest_fmr(self) -> float:
+        return float(10.0 ** -self._decades[-1])
+
     def distance(self, target_fmr: float, metric: Metric, photos: int = 1) -> float:
         """The largest distance at which a face is taken for the template's person.
 

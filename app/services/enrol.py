@@ -4,15 +4,27 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 
-from app.errors import FaceError, ImageError, NoFaceEnrolled, RequestError
-from app.inference.embedder import Embedding
+from app.decision.fusion import template
+from app.decision.gate import Gate, reasons_against
+from app.errors import (
+    DuplicatePerson,
+    FaceError,
+    ImageError,
+    InconsistentPerson,
+    NoFaceEnrolled,
+    RequestError,
+)
+from app.inference.embedder import Embedding, FloatArray
+from app.metrics import Metrics
 from app.services.faces import Choice, Face, FaceFinder
-from app.settings import LimitSettings
+from app.services.lookalikes import Lookalike, Lookalikes
+from app.settings import Concern, EnrolmentSettings
 from app.store import Face as StoredFace
 from app.store import Store
 
@@ -28,44 +40,102 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class EnrolledFace:
+    """A face that was stored, and what speaks against it all the same."""
+
+    stored: StoredFace
+    warnings: list[FaceError]
+
+
+@dataclass(frozen=True, slots=True)
 class Enrolment:
-    faces: list[StoredFace]
+    """
+    Attributes:
+        duplicates: whom a new person looks like.
+        face_count: of the person, now.
+    """
+
+    faces: list[EnrolledFace]
     rejected: list[Rejection]
+    duplicates: list[Lookalike]
     face_count: int
 
 
+class _Candidate(NamedTuple):
+    face: Face
+    embedding: Embedding
+    warnings: list[FaceError]
+
+
 class Enroller:
-    def __init__(self, finder: FaceFinder, store: Store, limits: LimitSettings) -> None:
+    def __init__(
+        self,
+        finder: FaceFinder,
+        store: Store,
+        lookalikes: Lookalikes | None,
+        settings: EnrolmentSettings,
+        max_faces_per_person: int,
+        metrics: Metrics,
+    ) -> None:
+        """
+        Args:
+            lookalikes: None for an embedder without calibration, which cannot say who is alike.
+        """
         self._finder = finder
         self._store = store
-        self._limits = limits
+        self._lookalikes = lookalikes
+        self._settings = settings
+        self._max_faces_per_person = max_faces_per_person
+        self._metrics = metrics
 
     async def enrol(
-        self, gallery: str, person_id: str, images: Sequence[bytes], choice: Choice
+        self,
+        gallery: str,
+        person_id: str,
+        images: Sequence[bytes],
+        *,
+        choice: Choice = "only",
+        gate: Gate | None = None,
+        on_inconsistent: Concern | None = None,
+        on_duplicate: Concern | None = None,
     ) -> Enrolment:
         """Enrol the face of each image; an image that cannot be used spoils no other.
 
         The same image enrolled again for the same person replaces itself, so a request may
         be repeated safely.
 
+        Args:
+            gate: what becomes of poor photos; None, here and below: what the settings say.
+            on_inconsistent: of a face that does not look like the person's others, those of
+                the store, or where there are none those of the request.
+            on_duplicate: of a new person who looks like somebody enrolled.
+
         Raises:
             NoFaceEnrolled: not one of the images could be used; the store is unchanged.
+            DuplicatePerson: the new person is refused; the store is unchanged.
             TooManyFaces: the person would have more than the limit; nothing was stored.
         """
-        outcomes = await asyncio.gather(*(self._embed(image, choice) for image in images))
+        gate = gate or self._settings.gate
+        outcomes = await asyncio.gather(*(self._examine(image, choice, gate) for image in images))
+        examined = dict(enumerate(outcomes))
+        enrolled = (await self._store.embeddings(gallery, [person_id])).get(person_id)
+        self._compare(examined, enrolled, on_inconsistent or self._settings.on_inconsistent)
+
         rejected = [
             Rejection(i, outcome)
-            for i, outcome in enumerate(outcomes)
+            for i, outcome in examined.items()
             if isinstance(outcome, RequestError)
         ]
-        usable: dict[str, tuple[StoredFace, Embedding]] = {}
+        # By the face's id: an image that came twice is one face.
+        faces: dict[str, EnrolledFace] = {}
+        vectors: dict[str, FloatArray] = {}
         now = datetime.now(UTC)
-        for image, outcome in zip(images, outcomes, strict=True):
-            if not isinstance(outcome, RequestError):
-                face, embedding = outcome
-                stored = _stored(gallery, person_id, image, face, now)
-                usable[stored.face_id] = (stored, embedding)
-        if not usable:
+        for i, outcome in examined.items():
+            if isinstance(outcome, _Candidate):
+                stored = _stored(gallery, person_id, images[i], outcome, now)
+                faces[stored.face_id] = EnrolledFace(stored, outcome.warnings)
+                vectors[stored.face_id] = outcome.embedding.vector
+        if not faces:
             raise NoFaceEnrolled(
                 "None of the images could be used; `rejected` says why.",
                 rejected=[
@@ -73,28 +143,102 @@ class Enroller:
                     for r in rejected
                 ],
             )
-        faces = [face for face, _ in usable.values()]
+        embeddings = np.stack(list(vectors.values()))
+        duplicates = []
+        if enrolled is None:
+            duplicates = await self._duplicates(
+                gallery, person_id, embeddings, on_duplicate or self._settings.on_duplicate
+            )
         count = await self._store.enrol(
             gallery,
             person_id,
-            faces,
-            np.stack([embedding.vector for _, embedding in usable.values()]),
-            self._limits.max_faces_per_person,
+            [face.stored for face in faces.values()],
+            embeddings,
+            self._max_faces_per_person,
         )
-        return Enrolment(faces, rejected, count)
+        for face in faces.values():
+            for warning in face.warnings:
+                self._metrics.enrolment_warnings.labels(warning.code).inc()
+        return Enrolment(list(faces.values()), rejected, duplicates, count)
 
-    async def _embed(
-        self, image: bytes, choice: Choice
-    ) -> tuple[Face, Embedding] | ImageError | FaceError:
+    def _compare(
+        self,
+        examined: dict[int, _Candidate | ImageError | FaceError],
+        enrolled: FloatArray | None,
+        on_inconsistent: Concern,
+    ) -> None:
+        """Reject, or add a warning to, what does not look like the person's other faces."""
+        usable = {i: found for i, found in examined.items() if isinstance(found, _Candidate)}
+        if self._lookalikes is None or on_inconsistent == "allow" or not usable:
+            return
+        vectors = np.stack([candidate.embedding.vector for candidate in usable.values()])
+        odd = self._lookalikes.odd(vectors, enrolled)
+        for (i, candidate), found in zip(usable.items(), odd, strict=True):
+            if found is None:
+                continue
+            others = "enrolled faces" if enrolled is not None else "other photos of the request"
+            error = InconsistentPerson(
+                "The face does not look like the {} of this person (similarity {:.2f}, at least "
+                "{:.2f} expected); send a photo of the same person, or on_inconsistent=allow if "
+                "it is one.".format(others, *found)
+            )
+            if on_inconsistent == "warn":
+                candidate.warnings.append(error)
+            else:
+                self._metrics.rejected_images.labels(error.code).inc()
+                examined[i] = error
+
+    async def _duplicates(
+        self, gallery: str, person_id: str, embeddings: FloatArray, on_duplicate: Concern
+    ) -> list[Lookalike]:
+        """Whom a new person looks like, if that is to be told.
+
+        Raises:
+            DuplicatePerson: if they are to be refused.
+        """
+        if self._lookalikes is None or on_duplicate == "allow":
+            return []
+        (found,) = await self._lookalikes.of(gallery, template(embeddings)[None], [person_id])
+        if found and on_duplicate == "reject":
+            raise DuplicatePerson(
+                f"{person_id!r} looks like {found[0].person_id!r}, who is enrolled already; enrol "
+                "the photo for them, or send on_duplicate=allow if they are two.",
+                candidates=[asdict(lookalike) for lookalike in found],
+            )
+        return found
+
+    async def _examine(
+        self, image: bytes, choice: Choice, gate: Gate
+    ) -> _Candidate | ImageError | FaceError:
+        """The face of one image, or why it cannot be enrolled."""
         try:
-            return await self._finder.embed_one(image, choice)
+            face, embedding = await self._finder.embed_one(image, choice)
         except (ImageError, FaceError) as error:
             return error
+        reasons = [] if gate == "off" else self._reasons_against(face)
+        if reasons and gate == "enforce":
+            self._metrics.rejected_images.labels(reasons[0].code).inc()
+            return type(reasons[0])(" ".join(reason.detail for reason in reasons))
+        return _Candidate(face, embedding, reasons)
+
+    def _reasons_against(self, face: Face) -> list[FaceError]:
+        return [
+            *reasons_against(
+                eye_distance_px=face.quality.eye_distance_px,
+                sharpness=face.quality.sharpness,
+                brightness=face.quality.brightness,
+                yaw_degrees=face.quality.yaw_degrees,
+                pitch_degrees=face.quality.pitch_degrees,
+                detection_score=face.detection.score,
+                min_eye_distance_px=self._settings.min_eye_distance_px,
+            )
+        ]
 
 
 def _stored(
-    gallery: str, person_id: str, image: bytes, face: Face, enrolled_at: datetime
+    gallery: str, person_id: str, image: bytes, candidate: _Candidate, enrolled_at: datetime
 ) -> StoredFace:
+    face = candidate.face
     digest = hashlib.sha256(image).hexdigest()
     left, top, width, height = (float(value) for value in face.detection.box)
     return StoredFace(
@@ -102,7 +246,7 @@ def _stored(
         person_id=person_id,
         box=(left, top, width, height),
         detection_score=face.detection.score,
-        quality=face.quality._asdict(),
+        quality=face.quality._asdict() | {"norm": candidate.embedding.norm},
         image_sha256=digest,
         enrolled_at=enrolled_at,
     )

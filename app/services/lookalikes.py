@@ -87,19 +87,22 @@ class Lookalikes:
         gallery: str,
         templates: FloatArray,
         person_ids: Sequence[str],
-        target_fpir: float = TARGET_FPIR,
+        target_fpir: float | None = None,
     ) -> list[list[Lookalike]]:
         """Whom of a gallery each template looks like.
 
         Args:
             templates: (n, d) float32 of unit length.
             person_ids: whose they are; nobody is their own lookalike.
-            target_fpir: share of templates that may be said to look like somebody by chance.
+            target_fpir: share of templates that may be said to look like somebody by chance;
+                None: `TARGET_FPIR`, or the lowest that the calibration supports.
 
         Raises:
             StoreUnavailable.
             UnsupportedTarget: the calibration says nothing about it.
         """
+        if target_fpir is None:
+            target_fpir = max(TARGET_FPIR, self._calibrated.identification.lowest_fpir)
         size = await self._store.size(gallery)
         if not len(templates) or not size.persons:
             return [[] for _ in templates]
@@ -134,6 +137,7 @@ class Lookalikes:
             For each face None, or its similarity to the others' mean and the least that was
             expected.
         """
+        fmr = max(_STRANGER_FMR, self._calibrated.verification.lowest_fmr)
         answers: list[tuple[float, float] | None] = []
         for index, face in enumerate(embeddings):
             rest = np.delete(embeddings, index, axis=0) if others is None else others
@@ -141,11 +145,13 @@ class Lookalikes:
                 answers.append(None)
                 continue
             similarity = float(face @ template(rest))
-            least = 1 - self._calibrated.verification.distance(_STRANGER_FMR, "cosine", len(rest))
+            least = 1 - self._calibrated.verification.distance(fmr, "cosine", len(rest))
             answers.append((similarity, least) if similarity < least else None)
         return answers
 
-    async def scan(self, gallery: str, limit: int, cursor: str | None, target_fpir: float) -> Scan:
+    async def scan(
+        self, gallery: str, limit: int, cursor: str | None, target_fpir: float | None
+    ) -> Scan:
         """Look at the next `limit` persons of a gallery, each pair being told once.
 
         Raises:
@@ -176,7 +182,9 @@ class Lookalikes:
             ]
         return Scan(duplicates, odd_faces, len(page.person_ids), page.cursor)
 
-    async def _sees(self, gallery: str, person_id: str, other_id: str, target_fpir: float) -> bool:
+    async def _sees(
+        self, gallery: str, person_id: str, other_id: str, target_fpir: float | None
+    ) -> bool:
         """Whether the scan tells of this pair when it comes to `person_id`."""
         enrolled = (await self._store.embeddings(gallery, [person_id])).get(person_id)
         if enrolled is None:

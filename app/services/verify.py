@@ -76,19 +76,18 @@ class Verifier:
 
     async def verify_images(
         self,
-        gallery: str,
         image_a: bytes,
         image_b: bytes,
         *,
         choice: Choice,
         criterion: Criterion,
     ) -> Verification:
-        """Compare the faces of two images; the gallery only lends its target.
+        """Compare the faces of two images.
 
         Raises:
-            ImageError, FaceError, QueueFull, StoreUnavailable, UnsupportedTarget.
+            ImageError, FaceError, QueueFull, UnsupportedTarget.
         """
-        threshold, fmr = await self._threshold(gallery, criterion, photos=1)
+        threshold, fmr = self._threshold(criterion, None, photos=1)
         (face_a, a), (face_b, b) = await asyncio.gather(
             self._finder.embed_one(image_a, choice), self._finder.embed_one(image_b, choice)
         )
@@ -112,12 +111,13 @@ class Verifier:
         enrolled = (await self._store.embeddings(gallery, [person_id])).get(person_id)
         if enrolled is None:
             raise PersonNotFound(gallery, person_id)
-        threshold, fmr = await self._threshold(gallery, criterion, photos=len(enrolled))
+        targets = await self._store.targets(gallery)
+        threshold, fmr = self._threshold(criterion, targets.target_fmr, photos=len(enrolled))
         face, embedding = await self._finder.embed_one(image, choice)
         return self._decide(embedding.vector, template(enrolled), [face], criterion, threshold, fmr)
 
-    async def _threshold(
-        self, gallery: str, criterion: Criterion, photos: int
+    def _threshold(
+        self, criterion: Criterion, of_gallery: float | None, photos: int
     ) -> tuple[float, float | None]:
         """The largest distance of a match, and the rate it was chosen for."""
         if criterion.threshold is not None:
@@ -127,8 +127,7 @@ class Verifier:
                 "This embedder carries no calibration; give a threshold "
                 f"(largest {criterion.metric} distance)."
             )
-        targets = await self._store.targets(gallery)
-        fmr = criterion.target_fmr or targets.target_fmr or self._target_fmr
+        fmr = criterion.target_fmr or of_gallery or self._target_fmr
         return self._calibrated.verification.distance(fmr, criterion.metric, photos), fmr
 
     def _decide(

@@ -243,6 +243,7 @@ def test_illegal_galleries(client: httpx.Client, hopper: bytes, gallery: str) ->
         ("POST", "/identify?mode=ajar"),
         ("POST", "/verify?metric=hamming"),
         ("POST", "/persons/new/faces?face=left"),
+        ("POST", "/persons/new/faces?gate=ajar"),
     ],
 )
 def test_parameters_out_of_range(
@@ -311,7 +312,7 @@ def test_more_faces_than_a_person_may_have(
     client: httpx.Client, hopper: bytes, collins: bytes, group: bytes
 ) -> None:
     answer = client.post(
-        "/persons/many/faces?face=largest",
+        "/persons/many/faces?face=largest&on_inconsistent=allow&on_duplicate=allow",
         files=[("image", hopper), ("image", collins), ("image", group)],
     )
     assert_problem(answer, 422, "too_many_faces")

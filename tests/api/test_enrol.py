@@ -1,6 +1,7 @@
 import base64
 
 import httpx
+import pytest
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -29,7 +30,13 @@ def test_an_answer_holds_what_was_found(client: httpx.Client, gallery: str, hopp
     assert 140 < box["width"] < 200
     assert face["detection_score"] > 0.9
     assert face["quality"]["eye_distance_px"] > 70
+    assert abs(face["quality"]["yaw_degrees"]) < 10
     assert answer["rejected"] == []
+    (embedded,) = client.post("/embed", content=hopper, headers=JPEG).json()["faces"]
+    assert face["norm"] == pytest.approx(embedded["norm"], rel=1e-5)
+    assert face["quality"] == embedded["quality"]
+    (stored,) = client.get("/persons/grace/faces", params={"gallery": gallery}).json()["faces"]
+    assert (stored["norm"], stored["quality"]) == (face["norm"], face["quality"])
 
 
 def test_a_bad_photo_spoils_no_other(
@@ -79,7 +86,11 @@ def test_a_person_from_enrolment_to_erasure(
     client: httpx.Client, gallery: str, hopper: bytes, collins: bytes
 ) -> None:
     here = {"gallery": gallery}
-    client.post("/persons/grace/faces", params=here, files=[("image", hopper), ("image", collins)])
+    client.post(
+        "/persons/grace/faces",
+        params=here | {"on_inconsistent": "allow"},
+        files=[("image", hopper), ("image", collins)],
+    )
     patched = client.patch(
         "/persons/grace", params=here, json={"metadata": {"rank": "commodore", "ships": ["Hopper"]}}
     )
@@ -108,7 +119,10 @@ def test_a_person_from_enrolment_to_erasure(
 def test_pages_of_persons(client: httpx.Client, gallery: str, hopper: bytes) -> None:
     for i in range(5):
         client.post(
-            f"/persons/p{i}/faces", params={"gallery": gallery}, content=hopper, headers=JPEG
+            f"/persons/p{i}/faces",
+            params={"gallery": gallery, "on_duplicate": "allow"},
+            content=hopper,
+            headers=JPEG,
         )
     seen: list[str] = []
     cursor: dict[str, str] = {}

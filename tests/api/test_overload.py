@@ -80,7 +80,9 @@ def test_answers_go_on_while_somebody_enrols(tmp_path: Path, hopper: bytes, coll
         def enrol() -> int:
             count = 0
             while not stop.is_set():
-                answer = client.post(f"/persons/p{count}/faces", files={"image": collins})
+                answer = client.post(
+                    f"/persons/p{count}/faces?on_duplicate=allow", files={"image": collins}
+                )
                 assert answer.status_code == 201
                 count += 1
             return count

@@ -185,6 +185,22 @@ def test_with_a_service(
     assert "grace\t1\t" in faceid("persons", "--local").stdout
 
 
+def test_poor_photos_are_named_and_rejected_on_request(faceid: Run, tmp_path: Path) -> None:
+    photo = tmp_path / "people" / "grace" / "a.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(Path(HOPPER).read_bytes())
+    strict = {"FACEID_ENROLMENT__MIN_EYE_DISTANCE_PX": "100"}
+
+    rejected = faceid("enrol", tmp_path / "people", "--local", "--gate", "enforce", **strict)
+    assert rejected.returncode == 1
+    assert rejected.stdout.startswith(f"rejected\t{photo}\ttoo_small\t")
+
+    warned = faceid("enrol", tmp_path / "people", "--local", **strict)
+    assert warned.returncode == 0
+    assert warned.stdout.startswith(f"warning\t{photo}\ttoo_small\t")
+    assert "1 enrolled, 0 already there, 0 rejected, 0 ignored, 1 with warnings" in warned.stdout
+
+
 def test_an_interrupt_ends_it_cleanly(service: subprocess.Popen[bytes]) -> None:
     service.send_signal(signal.SIGINT)
     assert service.wait(30) == 0

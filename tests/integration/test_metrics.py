@@ -26,7 +26,7 @@ def test_promtool_has_nothing_to_say(tmp_path: Path, hopper: bytes, group: bytes
 
 
 def test_every_metric_has_been_fed(tmp_path: Path, hopper: bytes, group: bytes) -> None:
-    with running(tmp_path) as client:
+    with running(tmp_path, enrolment={"min_eye_distance_px": 100}) as client:
         client.post("/persons/grace/faces", files={"image": hopper})
         client.post("/persons/grace/faces", files={"image": group})
         client.post("/identify", files={"image": group})
@@ -37,6 +37,7 @@ def test_every_metric_has_been_fed(tmp_path: Path, hopper: bytes, group: bytes) 
         'faceid_stage_duration_seconds_count{stage="search"} 1.0',
         'faceid_stage_duration_seconds_count{stage="decode"} 5.0',
         'faceid_rejected_images_total{code="multiple_faces"} 1.0',
+        'faceid_enrolment_warnings_total{code="too_small"} 1.0',
         'faceid_decisions_total{call="identify",decision="match"} 1.0',
         'faceid_decisions_total{call="identify",decision="unknown"} 1.0',
         'faceid_decisions_total{call="verify",decision="verified"} 1.0',

@@ -77,7 +77,7 @@ def test_what_was_done_is_known_when_the_service_is_lost(
         if request.method == "GET":
             return httpx.Response(200, json={"faces": []})
         enrolled += 1
-        return httpx.Response(201, json={})
+        return httpx.Response(201, json={"faces": []})
 
     report = Report()
     advanced = []
@@ -85,7 +85,9 @@ def test_what_was_done_is_known_when_the_service_is_lost(
     async def main() -> None:
         transport = httpx.MockTransport(network)
         async with httpx.AsyncClient(transport=transport, base_url="http://f") as http:
-            await enrol(Service(http), photos, "only", 3, report, lambda: advanced.append(1))
+            await enrol(
+                Service(http), photos, {"face": "only"}, 3, report, lambda: advanced.append(1)
+            )
 
     with pytest.raises(Unreachable):
         asyncio.run(main())
@@ -112,8 +114,39 @@ def test_a_photo_that_breaks_the_connection_spoils_no_other(
     async def main() -> None:
         transport = httpx.MockTransport(network)
         async with httpx.AsyncClient(transport=transport, base_url="http://f") as http:
-            await enrol(Service(http), photos, "only", 1, report, lambda: None)
+            await enrol(Service(http), photos, {"face": "only"}, 1, report, lambda: None)
 
     asyncio.run(main())
     assert report.enrolled == 2
     assert [(r.path.name, r.code) for r in report.rejected] == [("huge.jpg", "no_answer")]
+
+
+def test_warnings_of_the_service_are_kept_by_photo(tmp_path: Path) -> None:
+    make(tmp_path, "grace/a.jpg", "grace/b.jpg")
+    photos = scan(tmp_path).photos
+    photos[1].path.write_bytes(b"blurred")
+    sent = []
+
+    def network(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"faces": []})
+        sent.append(dict(request.url.params))
+        codes = ["blurred", "too_dark"] if b"blurred" in request.content else []
+        warnings = [{"code": code, "detail": "..."} for code in codes]
+        return httpx.Response(201, json={"faces": [{"warnings": warnings}]})
+
+    report = Report()
+    params = {"face": "only", "gate": "warn"}
+
+    async def main() -> None:
+        transport = httpx.MockTransport(network)
+        async with httpx.AsyncClient(transport=transport, base_url="http://f") as http:
+            await enrol(Service(http), photos, params, 1, report, lambda: None)
+
+    asyncio.run(main())
+    assert sent == [params] * 2
+    assert report.enrolled == 2
+    assert [(w.path.name, w.code) for w in report.warnings] == [
+        ("b.jpg", "blurred"),
+        ("b.jpg", "too_dark"),
+    ]
