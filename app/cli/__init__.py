@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -47,6 +47,7 @@ Face = Annotated[
     Literal["only", "largest"],
     typer.Option(help="Reject a photo with several faces, or take the largest."),
 ]
+Concern = Literal["reject", "warn", "allow"]
 PersonId = Annotated[str, typer.Argument(metavar="ID", help="The person's id.")]
 
 _URL = "http://127.0.0.1:8000"
@@ -87,6 +88,12 @@ def enrol(
         Literal["off", "warn", "enforce"] | None,
         typer.Option(help="Poor photos: enrol, enrol and warn, or reject; unset: as set there."),
     ] = None,
+    on_inconsistent: Annotated[
+        Concern | None, typer.Option(help="Faces unlike the others of their person.")
+    ] = None,
+    on_duplicate: Annotated[
+        Concern | None, typer.Option(help="New persons who look like somebody enrolled.")
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Photos on their way at once; unset: two a core.")
     ] = None,
@@ -104,8 +111,13 @@ def enrol(
 
     async def send(service: Service) -> None:
         workers = jobs or 2 * (os.cpu_count() or 4)
-        with progress_bar(len(found.photos)) as advance:
-            params = {"face": face, "gate": gate}
+        with progress_bar(len(found.photos), "photos") as advance:
+            params = {
+                "face": face,
+                "gate": gate,
+                "on_inconsistent": on_inconsistent,
+                "on_duplicate": on_duplicate,
+            }
             await enrolment.enrol(service, found.photos, params, workers, report, advance)
 
     try:
@@ -138,6 +150,11 @@ def identify(
         Literal["open", "closed"],
         typer.Option(help="closed: everybody is known to be enrolled, always name the nearest."),
     ] = "open",
+    unique: Annotated[bool, typer.Option("--unique", help="Nobody is in a photo twice.")] = False,
+    target_fpir: Annotated[
+        float | None,
+        typer.Option(help="Share of strangers that may be called somebody; unset: as set there."),
+    ] = None,
     threshold: Threshold = None,
     limit: Annotated[int, typer.Option(min=1, max=50, help="Candidates for each face.")] = 1,
     as_json: Annotated[
@@ -148,7 +165,13 @@ def identify(
     local: Local = False,
 ) -> None:
     """Who is in these photos?"""
-    params = {"mode": mode, "threshold": threshold, "limit": limit}
+    params = {
+        "mode": mode,
+        "unique": "true" if unique else None,
+        "target_fpir": target_fpir,
+        "threshold": threshold,
+        "limit": limit,
+    }
 
     async def ask(service: Service) -> bool:
         failed = False
@@ -178,14 +201,16 @@ def _show_faces(file: Path, faces: list[dict[str, Any]], limit: int) -> None:
     if not faces:
         say(f"{file}: no face")
         return
-    columns = ["face", "decision", "person", "similarity", "threshold", "x y w h"]
+    columns = ["face", "decision", "person", "similarity", "threshold", "probability", "x y w h"]
     rows = [
         [
             number,
             face["decision"],
             face["person_id"] or "-",
-            "-" if face["similarity"] is None else f"{face['similarity']:.3f}",
-            f"{face['threshold']:.3f}",
+            *(
+                "-" if face[name] is None else f"{face[name]:.3f}"
+                for name in ("similarity", "threshold", "probability")
+            ),
             " ".join(f"{face['box'][side]:.0f}" for side in ("x", "y", "width", "height")),
         ]
         for number, face in enumerate(faces, 1)
@@ -233,10 +258,59 @@ def verify(
 
     answer = _run(ask, url, local, gallery)
     rows = [("verified", "yes" if answer["verified"] else "no")]
-    rows += [(key, f"{answer[key]:.4f}") for key in ("similarity", "distance", "threshold")]
+    rows += [
+        (key, f"{answer[key]:.4f}")
+        for key in ("similarity", "distance", "threshold", "probability")
+        if answer[key] is not None
+    ]
     table(None, ["", ""], [*rows, ("metric", answer["metric"])])
     if not answer["verified"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def duplicates(
+    target_fpir: Annotated[
+        float | None,
+        typer.Option(help="Share of persons that may look like another by chance; unset: 0.001."),
+    ] = None,
+    gallery: Gallery = "default",
+    url: Url = _URL,
+    local: Local = False,
+) -> None:
+    """Look for one face under two names, and two under one. Exits with 1 if there are any."""
+    pairs: list[Sequence[object]] = []
+    odd: list[Sequence[object]] = []
+
+    async def ask(service: Service) -> None:
+        cursor = None
+        with progress_bar(None, "persons") as advance:
+            while True:
+                params = {"cursor": cursor, "target_fpir": target_fpir}
+                answer = await service.call("GET", f"/galleries/{gallery}/duplicates", params)
+                advance(answer["scanned"], answer["gallery_size"])
+                pairs.extend(
+                    (*pair["person_ids"], f"{pair['similarity']:.3f}")
+                    for pair in answer["duplicates"]
+                )
+                odd.extend(
+                    (face["person_id"], face["face_id"], f"{face['similarity']:.3f}")
+                    for face in answer["inconsistent"]
+                )
+                cursor = answer["cursor"]
+                if cursor is None:
+                    return
+
+    _run(ask, url, local, gallery)
+    if pairs:
+        pairs.sort(key=lambda pair: str(pair[-1]), reverse=True)
+        table("one face, two persons", ["person", "person", "similarity"], pairs)
+    if odd:
+        columns = ["person", "face", "similarity to the others"]
+        table("unlike the others of their person", columns, odd)
+    if pairs or odd:
+        raise typer.Exit(1)
+    say("Nobody looks like somebody else.")
 
 
 @persons.callback(invoke_without_command=True)

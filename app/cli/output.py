@@ -43,25 +43,34 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
 
 
 @contextmanager
-def progress_bar(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, on a terminal only; call what it yields after each photo."""
+def progress_bar(total: int | None, what: str) -> Iterator[Callable[..., None]]:
+    """A bar on standard error, on a terminal only; what it yields is called after each of `what`,
+    or with how many are done and of how many."""
     console = Console(stderr=True)
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
-        _Rate(),
+        _Rate(what),
         TimeRemainingColumn(),
         TextColumn("left"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
+
+        def advance(count: int = 1, total: int | None = total) -> None:
+            progress.update(task, advance=count, total=total)
+
+        yield advance
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
+
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} photos/s" if speed else "")
+        return Text(f"{speed:.1f} {self._what}/s" if speed else "")
 
 
 def _printable(text: str) -> str:

@@ -90,6 +90,24 @@ def test_without_a_service(faceid: Run, people: Path) -> None:
         [GROUP, "2", "match", "eileen@nasa.gov"],
     ]
 
+    closed = faceid("identify", GROUP, "--mode", "closed", "--unique", "--local")
+    assert [line.split("\t")[3] for line in closed.stdout.splitlines()] == [
+        "grace",
+        "eileen@nasa.gov",
+    ]
+    assert all(float(line.split("\t")[6]) > 0.99 for line in closed.stdout.splitlines())
+
+    assert faceid("duplicates", "--local").stdout == "Nobody looks like somebody else.\n"
+    (people / "eileen@nasa.gov").rename(people / "eileen")
+    refused = faceid("enrol", people, "--local")
+    assert f"{people / 'eileen/portrait.png'}\tduplicate_person" in refused.stdout
+    faceid("enrol", people, "--local", "--on-duplicate", "allow")
+    twice = faceid("duplicates", "--local")
+    assert twice.returncode == 1
+    (pair,) = (line.split("\t") for line in twice.stdout.splitlines())
+    assert pair[:3] == ["one face, two persons", "eileen", "eileen@nasa.gov"]
+    assert faceid("persons", "delete", "eileen", "--local", "--yes").returncode == 0
+
     assert faceid("verify", HOPPER, "--person", "grace", "--local").returncode == 0
     assert faceid("persons", "delete", "grace", "--local", "--yes").returncode == 0
     assert faceid("persons", "--local").stdout.splitlines() == ["eileen@nasa.gov\t1\t{}"]
