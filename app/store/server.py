@@ -354,9 +354,9 @@ class ServerStore:
         write, and the faces to put in it where they are not those that were read.
         """
         point = _person_point(gallery, person_id)
-        # Those of this process take turns without a race.
+        # Those of this process take turns without a race, but wait for the server together.
         lock = self._changing.setdefault(point, asyncio.Lock())
-        async with lock:
+        async with self._connected(), lock:
             for turn in range(1, _TURNS + 1):
                 before = next(iter(await self._retrieve([point], True)), None)
                 after, enrolled = change(before)
@@ -376,34 +376,27 @@ class ServerStore:
         enrolled: records.Enrolled | None,
     ) -> bool:
         """Write `after` if the point is still as it was `before`; say whether it was."""
-        version, former = uuid4().hex, []
+        version = uuid4().hex
+        after = after | {"version": version, "former_versions": []}
+        mode, unchanged = models.UpdateMode.INSERT_ONLY, models.Filter()
         if before is not None:
-            former = [before["version"], *before["former_versions"]][:_TURNS]
-        after = after | {"version": version, "former_versions": former}
-        unchanged = None
-        if before is not None:
-            unchanged = models.Filter(
-                must=[
-                    models.HasIdCondition(has_id=[point]),
-                    _matches("version", before["version"]),
-                ]
-            )
+            former = [before["version"], *before["former_versions"]]
+            after["former_versions"] = former[:_TURNS]
+            mode = models.UpdateMode.UPDATE_ONLY
+            unchanged.must = [
+                models.HasIdCondition(has_id=[point]),
+                _matches("version", before["version"]),
+            ]
         async with self._connected() as client:
-            if enrolled is None and unchanged is not None:
-                await client.set_payload(
-                    self._collection, after, points=unchanged, ordering=_STRONG
-                )
+            if enrolled is None:  # the template stays as it is
+                await client.set_payload(self._collection, after, unchanged, ordering=_STRONG)
             else:
-                vectors = {} if enrolled is None else records.vectors(enrolled, self._fuse)
+                vectors = records.vectors(enrolled, self._fuse)
                 await client.upsert(
                     self._collection,
                     [models.PointStruct(id=point, vector=vectors, payload=after)],
                     update_filter=unchanged,
-                    update_mode=(
-                        models.UpdateMode.INSERT_ONLY
-                        if before is None
-                        else models.UpdateMode.UPDATE_ONLY
-                    ),
+                    update_mode=mode,
                     ordering=_STRONG,
                 )
         # The answer does not tell. By now another replica may have written over it.
