@@ -1,7 +1,7 @@
 """Which faces are good enough to be what their person is recognised by.
 
-The thresholds are those beyond which an enrolled photo makes its person be missed about twice
-as often as other photos do (`python -m tests.benchmarks.bench_quality`; docs/results.md).
+Beyond a threshold a photo that is enrolled makes its person be missed at least twice as often as
+other photos do (`python -m tests.benchmarks.bench_quality`; docs/results.md).
 """
 
 from typing import Literal
@@ -18,9 +18,9 @@ from app.errors import (
 
 Gate = Literal["off", "warn", "enforce"]
 
-# Out of focus, in motion or enlarged, misses are rare above and frequent below.
+# Out of focus, in motion or enlarged: misses are rare above and frequent below.
 MIN_SHARPNESS = 5.0
-# Below, noise takes the place of light. LFW's darkest face has 43.
+# Below, noise takes the place of light; above begins dark skin: LFW's darkest face has 43.
 MIN_BRIGHTNESS = 40.0
 # Above, skin clips. LFW's brightest face has 207 and is recognised.
 MAX_BRIGHTNESS = 210.0
@@ -28,7 +28,7 @@ MAX_BRIGHTNESS = 210.0
 MAX_YAW_DEGREES = 40.0
 # Misses have doubled between 12 and 15 degrees; hardly a photo of the data goes further.
 MAX_PITCH_DEGREES = 15.0
-# The one measure that sees what compression does. 99.9 % of LFW's faces have more.
+# Sees some of what compression does, which the others do not. 99.9 % of LFW's faces have more.
 MIN_DETECTION_SCORE = 0.88
 
 
