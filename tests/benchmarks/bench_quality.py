@@ -10,9 +10,9 @@ through the service's own decoding, detector, alignment, measures and embedder.
 
 A photo is enrolled alone, and all other photos of its person are probes. *Missed* is the share of
 probes below the similarity that the embedder's calibration gives for FMR 1e-4 (1:1), or for 1 % of
-strangers among LFW's 1,680 persons, FMR 6e-6 (1:N, without a cohort); every enrolled photo counts once. *False matches* are LFW's
-other people above the first of the two. In a photo with several faces the one nearest its centre
-counts.
+strangers among LFW's 1,680 persons, FMR 6e-6 (1:N, without a cohort); every enrolled photo counts
+once. *False matches* are LFW's other people above the first of the two. In a photo with several
+faces the one nearest its centre counts.
 """
 
 import argparse
