@@ -257,7 +257,7 @@ class IdentifyAnswer(_Model):
                             "decision": "match",
                             "person_id": "grace",
                             "similarity": 0.965,
-                            "threshold": 0.323,
+                            "threshold": 0.328,
                             "candidates": [
                                 {"person_id": "grace", "similarity": 0.965},
                                 {"person_id": "eileen", "similarity": 0.187},
@@ -303,7 +303,7 @@ class VerifyAnswer(_Model):
                     "metric": "cosine",
                     "threshold": 0.57,
                     "fmr": 0.0001,
-                    "probability": 0.017,
+                    "probability": 0.015,
                     "prior": 0.5,
                     "boxes": [_BOX, {"x": 178.0, "y": 62.6, "width": 90.4, "height": 113.9}],
                     "model": "sface-2021dec",
