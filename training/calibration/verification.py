@@ -25,6 +25,7 @@ PHOTOS = (1, 3, 10)
 _MODELLED = 1e-3
 _LEAST_EXCESSES = 300
 _LEAST_PAIRS = 6000
+_LEAST_MATED = 50
 _COLLECTED = 0.015
 _SAMPLE = 1_000_000
 _TEMPLATES = 25
@@ -46,7 +47,7 @@ def measure(
         resamples: of the persons, for the intervals.
 
     Raises:
-        Unresolvable: there are too few pairs for two rates.
+        Unresolvable: there are too few pairs, of one person or for two rates.
     """
     rng = np.random.default_rng(seed)
     pairs = int(_counts(labels, labels, same).sum()) // 2
@@ -55,6 +56,16 @@ def measure(
             f"{pairs:,} pairs of different people are too few to calibrate: {_LEAST_PAIRS:,} are "
             "needed. Add people, or leave the faces out: then every request has to name a "
             "threshold."
+        )
+    first, second = all_pairs(labels, seed, impostors=_SAMPLE // 5)
+    similarity = (embeddings[first] * embeddings[second]).sum(axis=1)
+    mated = labels[first] == labels[second]
+    strange = ~same[labels[first], labels[second]]
+    genuine = np.sort(similarity[mated])
+    if len(genuine) < _LEAST_MATED:
+        raise Unresolvable(
+            f"{len(genuine):,} pairs of faces of one person are too few to calibrate: "
+            f"{_LEAST_MATED} are needed. Add photos of the same people."
         )
     single = _compare(embeddings, labels, embeddings, labels, same, rng)
     low, high = single.intervals(resamples, seed)
@@ -78,11 +89,6 @@ def measure(
         cosine.append(several.cosine(rates))
         manhattan.append(several.manhattan(rates))
 
-    first, second = all_pairs(labels, seed, impostors=_SAMPLE // 5)
-    similarity = (embeddings[first] * embeddings[second]).sum(axis=1)
-    mated = labels[first] == labels[second]
-    strange = ~same[labels[first], labels[second]]
-    genuine = np.sort(similarity[mated])
     slope, intercept = _platt(similarity[mated | strange], mated[mated | strange])
     return VerificationCalibration(
         impostor_pairs=single.pairs,

@@ -22,8 +22,8 @@ def test_a_person_under_two_names_is_no_pair_of_strangers() -> None:
     assert twice.id != plain.id
 
 
-@pytest.mark.parametrize(("persons", "faces"), [(4, 2), (12, 30)])
-def test_too_few_people_are_refused(persons: int, faces: int) -> None:
+@pytest.mark.parametrize(("persons", "faces"), [(4, 2), (12, 30), (20, 2), (200, 1)])
+def test_too_few_people_or_photos_are_refused(persons: int, faces: int) -> None:
     with pytest.raises(Unresolvable, match="too few to calibrate"):
         measure(*population(persons, faces), "noise")
 
