@@ -251,8 +251,10 @@ class EmbeddedStore:
         searches = [s for s in self._searches.pop(gallery) if not s.future.done()]
         if not searches:  # all of them went away
             return
-        probes = np.concatenate([search.probes for search in searches])
-        limit = max(search.limit for search in searches)
+        probes, limit = searches[0].probes, searches[0].limit
+        if len(searches) > 1:
+            probes = np.concatenate([search.probes for search in searches])
+            limit = max(search.limit for search in searches)
 
         def scan() -> list[list[Neighbour]]:
             shard = self._shard(gallery)

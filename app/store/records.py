@@ -28,7 +28,7 @@ _OVERSAMPLING = 4
 _MIN_RESCORED = 64
 
 _NAMESPACE = UUID("6b0f2a0e-6a4b-5d0f-9a53-0d2c1f7f3c11")
-_UNIT_TOLERANCE = 1e-3
+_UNIT_TOLERANCE = 2e-3  # of the squared length
 
 
 def point_id(*parts: str) -> UUID:
@@ -71,9 +71,9 @@ def check_embeddings(embeddings: FloatArray, count: int | None, dimension: int) 
         raise InvalidEmbedding(f"Embeddings must be float32, not {embeddings.dtype}.")
     if count is not None and len(embeddings) != count:
         raise InvalidEmbedding(f"{count} faces came with {len(embeddings)} embeddings.")
-    norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
-    # Written so that NaN fails too.
-    if not np.all(np.abs(norms - 1.0) <= _UNIT_TOLERANCE):
+    # Written so that NaN fails too. One by one: for a single probe, whose scan has just emptied
+    # the processor's cache, that is 20 us instead of 45.
+    if not all(abs(row @ row - 1.0) <= _UNIT_TOLERANCE for row in embeddings):
         raise InvalidEmbedding("Every embedding must be finite and of unit length.")
 
 
@@ -189,8 +189,7 @@ def to_person(payload: Mapping[str, Any]) -> Person:
 
 def to_neighbour(payload: Mapping[str, Any], score: float) -> Neighbour:
     # The dot product of two rounded unit vectors can leave the range by 1e-7.
-    similarity = max(-1.0, min(1.0, score))
-    return Neighbour(payload["person_id"], similarity)
+    return Neighbour(payload["person_id"], max(-1.0, min(1.0, score)))
 
 
 def patched(metadata: str, patch: Mapping[str, Any], max_bytes: int) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from app.decision.fusion import template
 from app.inference.session import open_session
 from app.models.spec import SHIPPED_EMBEDDER, EmbedderSpec
 from app.store import EmbeddedStore, Embedder, Face
@@ -29,7 +30,7 @@ FACES_PER_PERSON = 3
 async def fill(path: Path, faces: int) -> None:
     _, spec = open_session(SHIPPED_EMBEDDER, EmbedderSpec, "cpu", 1)
     identity = Embedder(spec.name, spec.dimension, spec.weights_sha256)
-    store = EmbeddedStore(path, identity, durable=False)
+    store = EmbeddedStore(path, identity, template, durable=False)
     await store.open()
     rng = np.random.default_rng(0)
     now = datetime.now(UTC)
