@@ -106,7 +106,7 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         store=store,
         store_kind="server" if settings.store.url else "embedded",
         finder=finder,
-        enroller=Enroller(finder, store, settings.limits),
+        enroller=Enroller(finder, store, settings.limits, metrics),
         identifier=Identifier(finder, store, thresholds, settings.decision.target_fpir, metrics),
         verifier=Verifier(finder, store, thresholds, settings.decision.target_fmr, metrics),
     )

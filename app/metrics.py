@@ -1,6 +1,6 @@
 """What Prometheus sees. One registry per application, none global."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
@@ -8,6 +8,7 @@ _STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 
 class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.requests = Counter(
             "faceid_http_requests",
             "Requests answered, by route template.",
@@ -47,6 +48,12 @@ class Metrics:
         self.rejected_images = Counter(
             "faceid_rejected_images",
             "Images that could not be used, by error code.",
+            ["code"],
+            registry=self.registry,
+        )
+        self.failed_enrolments = Counter(
+            "faceid_failed_enrolments",
+            "Images sent to be enrolled that could not be, by error code.",
             ["code"],
             registry=self.registry,
         )

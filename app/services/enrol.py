@@ -11,6 +11,7 @@ import numpy as np
 
 from app.errors import FaceError, ImageError, NoFaceEnrolled, RequestError
 from app.inference.embedder import Embedding
+from app.metrics import Metrics
 from app.services.faces import Choice, Face, FaceFinder
 from app.settings import LimitSettings
 from app.store import Face as StoredFace
@@ -35,10 +36,13 @@ class Enrolment:
 
 
 class Enroller:
-    def __init__(self, finder: FaceFinder, store: Store, limits: LimitSettings) -> None:
+    def __init__(
+        self, finder: FaceFinder, store: Store, limits: LimitSettings, metrics: Metrics
+    ) -> None:
         self._finder = finder
         self._store = store
         self._limits = limits
+        self._metrics = metrics
 
     async def enrol(
         self, gallery: str, person_id: str, images: Sequence[bytes], choice: Choice
@@ -58,6 +62,8 @@ class Enroller:
             for i, outcome in enumerate(outcomes)
             if isinstance(outcome, RequestError)
         ]
+        for rejection in rejected:
+            self._metrics.failed_enrolments.labels(rejection.error.code).inc()
         usable: dict[str, tuple[StoredFace, Embedding]] = {}
         now = datetime.now(UTC)
         for image, outcome in zip(images, outcomes, strict=True):
