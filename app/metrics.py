@@ -4,6 +4,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 _STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
+_DECISIONS = {"identify": ("match", "unknown"), "verify": ("verified", "not_verified")}
+
 
 class Metrics:
     def __init__(self) -> None:
@@ -70,6 +72,11 @@ class Metrics:
             buckets=[round(-0.2 + 0.05 * i, 2) for i in range(25)],
             registry=self.registry,
         )
+        # There from the start: Prometheus cannot see what a series did before it appeared.
+        for call, answers in _DECISIONS.items():
+            self.similarity.labels(call)
+            for decision in answers:
+                self.decisions.labels(call, decision)
         self.store_up = Gauge(
             "faceid_store_up", "Whether the store answers, 0 or 1.", registry=self.registry
         )
