@@ -147,9 +147,11 @@ def answer(client: httpx.Client, query: str) -> list[dict[str, Any]]:
 
 
 def wait_for(client: httpx.Client, query: str) -> None:
-    for _ in range(150):
+    for _ in range(300):
         try:
-            if answer(client, query):
+            response = client.get("/query", params={"query": query})
+            # 503 until it is ready.
+            if response.status_code != 503 and response.json()["data"]["result"]:
                 return
         except httpx.TransportError:
             pass
