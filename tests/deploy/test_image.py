@@ -131,18 +131,17 @@ def test_it_runs_as_the_image_says_on_a_read_only_root(
         "FACEID_STORE__PATH": str(data),
         "FACEID_MODEL__DEVICE": "cpu",
     }
-    service = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", script],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    log = open_folder / "log"
+    with log.open("wb") as stderr:
+        service = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", script], env=environment, stderr=stderr
+        )
     healthy = [sys.executable, *(p.replace("8000", str(port)) for p in json.loads(check)[1:])]
     try:
         for _ in range(120):
             if subprocess.run(healthy, stderr=subprocess.DEVNULL).returncode == 0:
                 break
-            assert service.poll() is None, service.communicate()[1]
+            assert service.poll() is None, log.read_text()
             time.sleep(0.25)
         else:
             pytest.fail("the health check never passed")
@@ -153,6 +152,6 @@ def test_it_runs_as_the_image_says_on_a_read_only_root(
             assert face["person_id"] == "grace"
     finally:
         service.terminate()
-        service.communicate()
+        service.wait()
     assert service.returncode == 0
     assert subprocess.run(healthy, stderr=subprocess.DEVNULL).returncode != 0
