@@ -1,8 +1,12 @@
 # The commands a newcomer needs; each installs what it lacks into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+VARIANT ?= cpu
+PROFILE ?= cpu
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse HEAD)
 
-.PHONY: run test check bench bench-train demo clean
+.PHONY: run test check bench bench-train demo up image image-check lock clean
 
 run: .venv/run  ## Start the service on http://127.0.0.1:8000
 	$(BIN)/faceid serve
@@ -33,6 +37,27 @@ demo: .venv/run  ## Enrol two people and recognise them in a group photo, withou
 	export FACEID_STORE__PATH="$$folder/store"; \
 	$(BIN)/faceid enrol --local "$$folder/people"; \
 	$(BIN)/faceid identify --local tests/photos/group.jpg
+
+up:  ## Start the service, Qdrant, Prometheus and Grafana in containers (PROFILE=cpu or gpu)
+	deploy/secrets.sh
+	VERSION=$(VERSION) REVISION=$(REVISION) docker compose --profile $(PROFILE) up --build --detach --wait
+
+image:  ## Build the image (VARIANT=cpu or cuda)
+	docker build --build-arg VARIANT=$(VARIANT) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(REVISION) --tag faceid:$(VARIANT) .
+
+image-check:  ## Build and run the image without a container engine (root; VARIANT=cpu or cuda)
+	deploy/image/check.sh $(VARIANT)
+
+lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
+lock: .venv/dev  ## Lock the image's packages anew (uv from PyPI)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --universal \
+		--override deploy/image/cpu-overrides.txt --no-emit-package onnxruntime-gpu \
+		--no-emit-package colorama pyproject.toml --output-file deploy/image/requirements-cpu.txt
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 --extra cuda pyproject.toml \
+		--output-file deploy/image/requirements-cuda.txt
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -1,13 +1,16 @@
 """What Prometheus sees. One registry per application, none global."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+_DECISIONS = {"identify": ("match", "unknown"), "verify": ("verified", "not_verified")}
 
 
 class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.requests = Counter(
             "faceid_http_requests",
             "Requests answered, by route template.",
@@ -56,6 +59,12 @@ class Metrics:
             ["code"],
             registry=self.registry,
         )
+        self.failed_enrolments = Counter(
+            "faceid_failed_enrolments",
+            "Images sent to be enrolled that could not be, by error code.",
+            ["code"],
+            registry=self.registry,
+        )
         self.decisions = Counter(
             "faceid_decisions",
             "Answers given for a face: match or unknown, verified or not_verified.",
@@ -69,6 +78,11 @@ class Metrics:
             buckets=[round(-0.2 + 0.05 * i, 2) for i in range(25)],
             registry=self.registry,
         )
+        # There from the start: Prometheus cannot see what a series did before it appeared.
+        for call, answers in _DECISIONS.items():
+            self.similarity.labels(call)
+            for decision in answers:
+                self.decisions.labels(call, decision)
         self.store_up = Gauge(
             "faceid_store_up", "Whether the store answers, 0 or 1.", registry=self.registry
         )

@@ -126,6 +126,8 @@ class Enroller:
             for i, outcome in examined.items()
             if isinstance(outcome, RequestError)
         ]
+        for rejection in rejected:
+            self._metrics.failed_enrolments.labels(rejection.error.code).inc()
         # By the face's id: an image that came twice is one face.
         faces: dict[str, EnrolledFace] = {}
         vectors: dict[str, FloatArray] = {}
@@ -185,7 +187,6 @@ class Enroller:
             if on_inconsistent == "warn":
                 candidate.warnings.append(error)
             else:
-                self._metrics.rejected_images.labels(error.code).inc()
                 examined[i] = error
 
     async def _duplicates(
@@ -200,6 +201,7 @@ class Enroller:
             return []
         (found,) = await self._lookalikes.of(gallery, template(embeddings)[None], [person_id])
         if found and on_duplicate == "reject":
+            self._metrics.failed_enrolments.labels(DuplicatePerson.code).inc()
             raise DuplicatePerson(
                 f"{person_id!r} looks like {found[0].person_id!r}, who is enrolled already; enrol "
                 "the photo for them, or send on_duplicate=allow if they are two.",
@@ -217,7 +219,6 @@ class Enroller:
             return error
         reasons = [] if gate == "off" else self._reasons_against(face)
         if reasons and gate == "enforce":
-            self._metrics.rejected_images.labels(reasons[0].code).inc()
             return type(reasons[0])(" ".join(reason.detail for reason in reasons))
         return _Candidate(face, embedding, reasons)
 

@@ -38,6 +38,7 @@ def test_every_metric_has_been_fed(tmp_path: Path, hopper: bytes, group: bytes) 
         'faceid_stage_duration_seconds_count{stage="decode"} 5.0',
         'faceid_rejected_images_total{code="multiple_faces"} 1.0',
         'faceid_enrolment_warnings_total{code="too_small"} 1.0',
+        'faceid_failed_enrolments_total{code="multiple_faces"} 1.0',
         'faceid_decisions_total{call="identify",decision="match"} 1.0',
         'faceid_decisions_total{call="identify",decision="unknown"} 1.0',
         'faceid_decisions_total{call="verify",decision="verified"} 1.0',
