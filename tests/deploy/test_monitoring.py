@@ -101,7 +101,8 @@ def test_promtool_accepts_configuration_rules_and_their_tests(deploy: Path) -> N
 @pytest.fixture
 def prometheus(deploy: Path, tmp_path: Path, hopper: bytes, group: bytes) -> Iterator[httpx.Client]:
     """Prometheus with our configuration, but for where it looks and how often."""
-    with running(tmp_path / "store") as service, socket.socket() as free:
+    poor = {"min_eye_distance_px": 100}  # so that there is a warning to count
+    with running(tmp_path / "store", enrolment=poor) as service, socket.socket() as free:
         service.post("/persons/grace/faces", files={"image": hopper})
         service.post("/persons/grace/faces", files={"image": group})
         config = yaml.safe_load((deploy / "prometheus" / "prometheus.yml").read_text())
