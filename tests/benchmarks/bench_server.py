@@ -70,12 +70,9 @@ def memory_when_loaded(folder: str) -> int:
     return grown
 
 
-def graph_bytes(folder: Path) -> int:
-    return sum(
-        file.stat().st_blocks * 512
-        for file in folder.glob("segments/*/vector_index*/**/*")
-        if file.is_file()
-    )
+def disk_bytes(folder: Path, part: str) -> int:
+    files = folder.glob(f"segments/*/{part}*/**/*")
+    return sum(file.stat().st_blocks * 512 for file in files if file.is_file())
 
 
 def payload() -> dict[str, object]:
@@ -107,7 +104,8 @@ def measure(count: int, folder: Path) -> list[str]:
     shard.close()
     with multiprocessing.get_context("spawn").Pool(1) as alone:
         memory = alone.apply(memory_when_loaded, (str(folder),))
-    line += [f"{graph_bytes(folder) / count:,.0f}", f"{memory / count:,.0f}"]
+    sizes = disk_bytes(folder, "vector_index"), disk_bytes(folder, "payload_index"), memory
+    line += [f"{size / count:,.0f}" for size in sizes]
 
     shard = edge.EdgeShard.load(str(folder))
     for ef in EFS:
@@ -143,7 +141,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 400_000])
     table = Table(
         *("points", "scan, ms", "found", "of a gallery, ms", "found"),
-        *("build, s", "graph, bytes each", "memory, bytes each"),
+        *("build, s", "graph, bytes each", "indexes", "memory"),
         *(heading for ef in EFS for heading in (f"ef {ef}, ms", "found")),
         title=f"indexes on {', '.join(_INDEXES)}; {LINKS} links, {os.cpu_count()} cores",
     )
