@@ -54,9 +54,10 @@ lock: .venv/dev  ## Lock the image's packages anew (uv from PyPI)
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --universal \
 		--override deploy/image/cpu-overrides.txt --no-emit-package onnxruntime-gpu \
-		--no-emit-package colorama pyproject.toml --output-file deploy/image/requirements-cpu.txt
+		--no-emit-package colorama --extra tracing pyproject.toml \
+		--output-file deploy/image/requirements-cpu.txt
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
-		--python-platform x86_64-manylinux_2_28 --extra cuda pyproject.toml \
+		--python-platform x86_64-manylinux_2_28 --extra cuda --extra tracing pyproject.toml \
 		--output-file deploy/image/requirements-cuda.txt
 
 clean:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from fastapi import FastAPI
 
+from app import tracing
 from app.api import faces, galleries, health, identify, persons, problems, verify
 from app.api.deps import Services
 from app.api.middleware import CancelAbandoned, RequestContext
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for module in (persons, galleries, identify, verify, faces, health):
         app.include_router(module.router)
+    tracing.install(app)
     return app
 
 

@@ -19,7 +19,7 @@ ALLOWED = {
     "app.inference": {"app.errors", "app.vision", "app.models"},
     "app.services": {
         "app.errors", "app.inference", "app.store", "app.decision", "app.vision", "app.settings",
-        "app.metrics",
+        "app.metrics", "app.tracing",
     },
     "training": {"app.errors", "app.vision", "app.decision", "app.models"},
 }  # fmt: skip
