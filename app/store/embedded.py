@@ -9,21 +9,17 @@ acknowledged when the log is on disk, and the writes that were waiting together 
 """
 
 import asyncio
-import re
-import shutil
 import threading
-import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from app.errors import FaceIdError, InvalidRequest, PersonNotFound, StoreUnavailable
+from app.errors import FaceIdError, StoreUnavailable
 from app.store import records
 from app.store.base import (
     Embedder,
@@ -37,18 +33,9 @@ from app.store.base import (
     Targets,
     TemplatePage,
 )
-from app.store.files import lock_folder, sync
-from app.store.shard import Shard, create
+from app.store.galleries import Galleries
 
 T = TypeVar("T")
-
-# An open gallery costs about 35 MB of memory, opening one again 25 ms or more.
-_MAX_OPEN = 16
-# The engine maps files of 32 MiB and dies of SIGBUS where the disk has no room behind them.
-_MIN_FREE_BYTES = 256 * 2**20
-
-_GALLERY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_NEW = ".new-"
 
 
 class _Search(NamedTuple):
@@ -102,27 +89,20 @@ class EmbeddedStore:
     """
 
     def __init__(self, path: Path, embedder: Embedder, fuse: Fuse, *, durable: bool = True) -> None:
-        self._path = path
         self._embedder = embedder
-        self._fuse = fuse
         self._durable = durable
-        # Kept of every gallery, open or not.
-        self._sizes: dict[str, GallerySize] = {}
-        self._targets: dict[str, Targets] = {}
-        self._open: OrderedDict[str, Shard] = OrderedDict()
-        self._broken: set[str] = set()
+        self._galleries = Galleries(path, embedder, fuse)
         self._searches: dict[str, list[_Search]] = {}
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         # Held by whoever is in the engine: the worker, or the event loop for a short read.
         self._engine = threading.Lock()
         self._worker: threading.Thread | None = None
-        self._lock: IO[bytes] | None = None
 
     async def open(self) -> None:
         self._worker = threading.Thread(target=self._work, name="faceid-store", daemon=True)
         self._worker.start()
         try:
-            await self._submit(None, self._open_all)
+            await self._submit(None, self._galleries.open_all)
         except BaseException:
             await self.close()
             raise
@@ -135,7 +115,7 @@ class EmbeddedStore:
             await asyncio.to_thread(worker.join)
 
     async def check(self) -> None:
-        await self._submit(None, self._check)
+        await self._submit(None, self._galleries.check)
 
     async def enrol(
         self,
@@ -148,11 +128,11 @@ class EmbeddedStore:
         records.check_embeddings(embeddings, len(faces), self._embedder.dimension)
 
         def enrol() -> int:
-            self._require_space()
-            shard = self._shard(gallery)
+            self._galleries.require_space()
+            shard = self._galleries.get(gallery)
             if shard is None:
                 records.check_face_count(person_id, len(faces), max_faces)
-                shard = self._create(gallery)
+                shard = self._galleries.create(gallery)
             return shard.enrol(person_id, faces, embeddings, max_faces)
 
         return await self._write(gallery, enrol)
@@ -169,24 +149,24 @@ class EmbeddedStore:
 
     async def embeddings(self, gallery: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
         def embeddings() -> dict[str, FloatArray]:
-            shard = self._shard(gallery)
+            shard = self._galleries.get(gallery)
             return {} if shard is None else shard.embeddings(person_ids)
 
         return await self._read(gallery, embeddings)
 
     async def size(self, gallery: str) -> GallerySize:
-        return self._sizes.get(gallery, GallerySize(0, 0))
+        return self._galleries.sizes.get(gallery, GallerySize(0, 0))
 
     async def galleries(self) -> dict[str, GallerySize]:
-        return {name: size for name, size in sorted(self._sizes.items()) if size.persons}
+        return {name: size for name, size in sorted(self._galleries.sizes.items()) if size.persons}
 
     async def targets(self, gallery: str) -> Targets:
-        return self._targets.get(gallery, Targets())
+        return self._galleries.targets.get(gallery, Targets())
 
     async def set_targets(self, gallery: str, targets: Targets) -> None:
         def set_targets() -> None:
-            self._require_space()
-            (self._shard(gallery) or self._create(gallery)).set_targets(targets)
+            self._galleries.require_space()
+            (self._galleries.get(gallery) or self._galleries.create(gallery)).set_targets(targets)
 
         await self._write(gallery, set_targets)
 
@@ -194,7 +174,7 @@ class EmbeddedStore:
         offset = records.decode_cursor(gallery, cursor)
 
         def templates() -> TemplatePage:
-            shard = self._shard(gallery)
+            shard = self._galleries.get(gallery)
             if shard is None:
                 return TemplatePage([], np.empty((0, self._embedder.dimension), np.float32), None)
             return shard.templates(limit, offset)
@@ -206,40 +186,40 @@ class EmbeddedStore:
         offset = records.decode_cursor(gallery, cursor)
 
         def persons() -> Page:
-            shard = self._shard(gallery)
+            shard = self._galleries.get(gallery)
             return Page([], None) if shard is None else shard.persons(limit, offset)
 
         return await self._read(gallery, persons)
 
     async def person(self, gallery: str, person_id: str) -> Person:
         return await self._read(
-            gallery, lambda: self._shard_of(gallery, person_id).person(person_id)
+            gallery, lambda: self._galleries.of_person(gallery, person_id).person(person_id)
         )
 
     async def update_metadata(
         self, gallery: str, person_id: str, patch: Mapping[str, Any], max_bytes: int
     ) -> Person:
         def update() -> Person:
-            shard = self._shard_of(gallery, person_id)
-            self._require_space()
+            shard = self._galleries.of_person(gallery, person_id)
+            self._galleries.require_space()
             return shard.update_metadata(person_id, patch, max_bytes)
 
         return await self._write(gallery, update)
 
     async def faces(self, gallery: str, person_id: str) -> list[Face]:
         return await self._read(
-            gallery, lambda: self._shard_of(gallery, person_id).faces(person_id)
+            gallery, lambda: self._galleries.of_person(gallery, person_id).faces(person_id)
         )
 
     async def delete_person(self, gallery: str, person_id: str) -> int:
         return await self._write(
-            gallery, lambda: self._shard_of(gallery, person_id).delete_person(person_id)
+            gallery, lambda: self._galleries.of_person(gallery, person_id).delete_person(person_id)
         )
 
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
         def delete() -> None:
-            shard = self._shard_of(gallery, person_id)
-            self._require_space()  # what is left of the person is written anew
+            shard = self._galleries.of_person(gallery, person_id)
+            self._galleries.require_space()  # what is left of the person is written anew
             shard.delete_face(person_id, face_id)
 
         await self._write(gallery, delete)
@@ -257,7 +237,7 @@ class EmbeddedStore:
             limit = max(search.limit for search in searches)
 
         def scan() -> list[list[Neighbour]]:
-            shard = self._shard(gallery)
+            shard = self._galleries.get(gallery)
             return [[] for _ in probes] if shard is None else shard.search(probes, limit)
 
         def deliver(scanned: asyncio.Future[list[list[Neighbour]]]) -> None:
@@ -283,7 +263,7 @@ class EmbeddedStore:
         self, gallery: str, call: Callable[[], T], *, short: bool = True
     ) -> asyncio.Future[T]:
         """Read from a gallery: at once where that is short and the engine idle."""
-        if not (short and gallery in self._open and self._engine.acquire(blocking=False)):
+        if not (short and gallery in self._galleries.open and self._engine.acquire(blocking=False)):
             return self._submit(None, call)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
@@ -302,9 +282,9 @@ class EmbeddedStore:
             except FaceIdError:  # refused, nothing was written
                 raise
             except BaseException:
-                self._discard(gallery)
+                self._galleries.discard(gallery)
                 raise
-            self._note(gallery)
+            self._galleries.note(gallery)
             return result
 
         return await self._submit(gallery, write)
@@ -345,13 +325,13 @@ class EmbeddedStore:
             for job, result in written:
                 job.settle(result, failed.get(job.writes or ""))
         with self._engine:
-            self._close_all()
+            self._galleries.close_all()
 
     def _commit(self, names: set[str]) -> dict[str, BaseException]:
         """Make what was written to these galleries durable; the errors of those that failed."""
         failed: dict[str, BaseException] = {}
         for name in names:
-            shard = self._open.get(name)
+            shard = self._galleries.open.get(name)
             if shard is None:  # closed since, which flushed it
                 continue
             try:
@@ -364,94 +344,6 @@ class EmbeddedStore:
                         shard.sync_log()
             except BaseException as error:
                 with self._engine:
-                    self._discard(name)
+                    self._galleries.discard(name)
                 failed[name] = error
         return failed
-
-    # In the engine, one at a time.
-
-    def _open_all(self) -> None:
-        self._path.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_folder(self._path)
-        for folder in sorted(self._path.iterdir()):
-            if folder.name.startswith(_NEW):
-                shutil.rmtree(folder)
-            elif folder.is_dir() and _GALLERY.fullmatch(folder.name):
-                self._load(folder.name).vacuum()
-
-    def _close_all(self) -> None:
-        for name in list(self._open):
-            with suppress(Exception):
-                self._close(name)
-        self._open.clear()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def _check(self) -> None:
-        for name in list(self._broken):
-            self._shard(name)
-        for shard in self._open.values():
-            shard.check()
-
-    def _shard(self, name: str) -> Shard | None:
-        """The open gallery, None where there is none of this name."""
-        shard = self._open.get(name)
-        if shard is not None:
-            self._open.move_to_end(name)
-            return shard
-        if name not in self._sizes:
-            return None
-        return self._load(name)
-
-    def _shard_of(self, name: str, person_id: str) -> Shard:
-        shard = self._shard(name)
-        if shard is None:
-            raise PersonNotFound(name, person_id)
-        return shard
-
-    def _load(self, name: str) -> Shard:
-        while len(self._open) >= _MAX_OPEN:
-            self._close(next(iter(self._open)))
-        shard = Shard(self._path / name, self._embedder, self._fuse, self._unused_folder())
-        self._open[name] = shard
-        self._note(name)
-        self._broken.discard(name)
-        return shard
-
-    def _note(self, name: str) -> None:
-        self._sizes[name] = self._open[name].size
-        self._targets[name] = self._open[name].targets
-
-    def _create(self, name: str) -> Shard:
-        if not _GALLERY.fullmatch(name):
-            raise InvalidRequest(f"{name!r} is no name for a gallery.")
-        # Built aside and renamed, so that a gallery is there with all it needs or not at all.
-        folder = self._unused_folder()
-        create(folder, self._embedder)
-        folder.rename(self._path / name)
-        sync(self._path)
-        return self._load(name)
-
-    def _unused_folder(self) -> Path:
-        """Of a name that is swept away at the next opening."""
-        return self._path / f"{_NEW}{uuid.uuid4().hex}"
-
-    def _close(self, name: str) -> None:
-        shard = self._open.pop(name)
-        try:
-            shard.flush()
-        finally:
-            shard.close()
-
-    def _discard(self, name: str) -> None:
-        """Close a gallery whose state is uncertain; its next use loads it from its log."""
-        self._broken.add(name)
-        shard = self._open.pop(name, None)
-        if shard is not None:
-            with suppress(BaseException):
-                shard.close()
-
-    def _require_space(self) -> None:
-        if shutil.disk_usage(self._path).free < _MIN_FREE_BYTES:
-            raise StoreUnavailable(f"The disk of {self._path} is full; nothing was stored.")

@@ -7,16 +7,12 @@ replicas cannot disagree about it.
 A person is read, changed and written back on condition that the `version` is still the one that
 was read; who finds another one reads again. So replicas that change the same person at the same
 moment lose nothing, and the template is always that of the faces beside it.
-
-The server may come later than this service, or go and come back empty: the collection is
-created and checked by the first call that reaches the server, whichever that is.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -25,10 +21,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
-from app.errors import FaceNotFound, PersonNotFound, StoreMismatch, StoreUnavailable
+from app.errors import FaceNotFound, PersonNotFound, StoreUnavailable
 from app.store import records
 from app.store.base import (
     Embedder,
@@ -42,25 +36,16 @@ from app.store.base import (
     Targets,
     TemplatePage,
 )
+from app.store.collection import QdrantCollection
 
 # The threshold of an identification follows the gallery's size by its logarithm: what other
 # replicas wrote in the last seconds does not move it. New targets may take as long.
 _CACHED_S = 5.0
-_ATTEMPTS = 10
-# Attempts to change a person whom others are changing: of so many, each waits for its turn.
+# Attempts to change a person whom other replicas are changing, and what the pauses grow by.
 _TURNS = 50
 _TURN_S = 0.01
 _ALL_GALLERIES = 100_000
 _ALL_FACE_COUNTS = 100_000
-_KEYWORD = models.KeywordIndexType.KEYWORD
-_INDEXES: dict[str, models.KeywordIndexParams | models.IntegerIndexParams] = {
-    "gallery": models.KeywordIndexParams(type=_KEYWORD, is_tenant=True),
-    "kind": models.KeywordIndexParams(type=_KEYWORD),
-    "version": models.KeywordIndexParams(type=_KEYWORD),
-    "face_count": models.IntegerIndexParams(
-        type=models.IntegerIndexType.INTEGER, lookup=True, range=False
-    ),
-}
 _STRONG = models.WriteOrdering.STRONG
 
 
@@ -93,13 +78,10 @@ class ServerStore:
         self._client = client
         self._embedder = embedder
         self._fuse = fuse
-        self._collection = collection
-        self._replicas = replicas
+        self._collection = QdrantCollection(client, collection, embedder, replicas)
         self._sizes: dict[str, tuple[float, GallerySize]] = {}
         self._targets: dict[str, tuple[float, Targets]] = {}
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._ready = False
-        self._preparing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Create what is missing; a store whose opening failed tries again at every call.
@@ -115,8 +97,7 @@ class ServerStore:
         await self._client.close()
 
     async def check(self) -> None:
-        async with self._connected() as client:
-            await self._require_same_model(client)
+        await self._collection.check()
 
     async def enrol(
         self,
@@ -151,9 +132,9 @@ class ServerStore:
                 rescore=True, oversampling=records.oversampling(limit)
             ),
         )
-        async with self._connected() as client:
+        async with self._collection.connected() as client:
             responses = await client.query_batch_points(
-                self._collection,
+                self._collection.name,
                 [
                     models.QueryRequest(
                         query=probe,
@@ -210,8 +191,8 @@ class ServerStore:
     async def set_targets(self, gallery: str, targets: Targets) -> None:
         payload = {"kind": "gallery", "gallery": gallery} | asdict(targets)
         point = models.PointStruct(id=_gallery_point(gallery), vector={}, payload=payload)
-        async with self._connected() as client:
-            await client.upsert(self._collection, [point], ordering=_STRONG)
+        async with self._collection.connected() as client:
+            await client.upsert(self._collection.name, [point], ordering=_STRONG)
         self._targets.pop(gallery, None)
 
     async def templates(self, gallery: str, limit: int, cursor: str | None = None) -> TemplatePage:
@@ -251,8 +232,8 @@ class ServerStore:
     async def delete_person(self, gallery: str, person_id: str) -> int:
         count: int = (await self._record(gallery, person_id, ["face_count"]))["face_count"]
         points = models.PointIdsList(points=[_person_point(gallery, person_id)])
-        async with self._connected() as client:
-            await client.delete(self._collection, points, ordering=_STRONG)
+        async with self._collection.connected() as client:
+            await client.delete(self._collection.name, points, ordering=_STRONG)
         self._sizes.pop(gallery, None)
         return count
 
@@ -266,81 +247,6 @@ class ServerStore:
             return record, enrolled
 
         await self._change(gallery, person_id, remove)
-
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncQdrantClient]:
-        """The client, once the collection is known to be there and ours."""
-        try:
-            if not self._ready:
-                # One try for all who wait: one each would add up their timeouts.
-                if self._preparing is None:
-                    self._preparing = asyncio.create_task(self._prepare())
-                    self._preparing.add_done_callback(self._prepared)
-                await asyncio.shield(self._preparing)
-            yield self._client
-        except (ApiException, QdrantException) as error:
-            if isinstance(error, UnexpectedResponse) and error.status_code == 404:
-                self._ready = False  # the collection is gone
-            raise StoreUnavailable(
-                f"The Qdrant server did not answer as it should: {error}"
-            ) from error
-
-    async def _prepare(self) -> None:
-        await self._create(self._client)
-        await self._require_same_model(self._client)
-        for field, schema in _INDEXES.items():
-            await self._client.create_payload_index(self._collection, field, field_schema=schema)
-        self._ready = True
-
-    def _prepared(self, task: asyncio.Task[None]) -> None:
-        self._preparing = None
-        if not task.cancelled():
-            task.exception()  # looked at, even where nobody waits any more
-
-    async def _require_same_model(self, client: AsyncQdrantClient) -> None:
-        info = await client.get_collection(self._collection)
-        problem = records.mismatch(
-            info.config.metadata or {}, self._embedder, f"collection {self._collection!r}"
-        )
-        if problem is not None:
-            raise StoreMismatch(problem)
-
-    async def _create(self, client: AsyncQdrantClient) -> None:
-        """Create the collection unless it is there; replicas may be doing the same just now."""
-        for attempt in range(_ATTEMPTS):
-            if await client.collection_exists(self._collection):
-                return
-            try:
-                await client.create_collection(
-                    self._collection,
-                    vectors_config={
-                        records.VECTOR: models.VectorParams(
-                            size=self._embedder.dimension, distance=models.Distance.DOT
-                        )
-                    },
-                    # A graph for each gallery, none across them.
-                    hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
-                    quantization_config=models.TurboQuantization(
-                        turbo=models.TurboQuantQuantizationConfig(
-                            bits=models.TurboQuantBitSize.BITS4, memory=models.Memory.PINNED
-                        )
-                    ),
-                    replication_factor=self._replicas,
-                    write_consistency_factor=self._replicas,
-                    strict_mode_config=models.StrictModeConfig(
-                        enabled=True,
-                        unindexed_filtering_retrieve=False,
-                        unindexed_filtering_update=False,
-                    ),
-                    metadata=records.meta_payload(self._embedder),
-                )
-            except UnexpectedResponse as error:
-                # 409, or for a moment 500, where another replica was faster.
-                if error.status_code not in (400, 409, 500) or attempt == _ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(0.1 * (attempt + 1))
-            else:
-                return
 
     async def _change(
         self,
@@ -356,7 +262,7 @@ class ServerStore:
         point = _person_point(gallery, person_id)
         # Those of this process take turns without a race, but wait for the server together.
         lock = self._changing.setdefault(point, asyncio.Lock())
-        async with self._connected(), lock:
+        async with self._collection.connected(), lock:
             for turn in range(1, _TURNS + 1):
                 before = next(iter(await self._retrieve([point], True)), None)
                 after, enrolled = change(before)
@@ -387,13 +293,13 @@ class ServerStore:
                 models.HasIdCondition(has_id=[point]),
                 _matches("version", before["version"]),
             ]
-        async with self._connected() as client:
+        async with self._collection.connected() as client:
             if enrolled is None:  # the template stays as it is
-                await client.set_payload(self._collection, after, unchanged, ordering=_STRONG)
+                await client.set_payload(self._collection.name, after, unchanged, ordering=_STRONG)
             else:
                 vectors = records.vectors(enrolled, self._fuse)
                 await client.upsert(
-                    self._collection,
+                    self._collection.name,
                     [models.PointStruct(id=point, vector=vectors, payload=after)],
                     update_filter=unchanged,
                     update_mode=mode,
@@ -413,16 +319,16 @@ class ServerStore:
 
     async def _retrieve(self, points: list[str], fields: list[str] | bool) -> list[dict[str, Any]]:
         """The payloads of those that are there."""
-        async with self._connected() as client:
-            found = await client.retrieve(self._collection, points, with_payload=fields)
+        async with self._collection.connected() as client:
+            found = await client.retrieve(self._collection.name, points, with_payload=fields)
         return [point.payload or {} for point in found]
 
     async def _facet(
         self, key: str, limit: int, *conditions: models.FieldCondition
     ) -> list[tuple[Any, int]]:
-        async with self._connected() as client:
+        async with self._collection.connected() as client:
             response = await client.facet(
-                self._collection,
+                self._collection.name,
                 key,
                 facet_filter=models.Filter(must=list(conditions)),
                 limit=limit,
@@ -442,9 +348,9 @@ class ServerStore:
     ) -> tuple[list[models.Record], str | None]:
         """A page of the gallery's points that match, and the cursor of the next one."""
         offset = records.decode_cursor(gallery, cursor)
-        async with self._connected() as client:
+        async with self._collection.connected() as client:
             points, following = await client.scroll(
-                self._collection,
+                self._collection.name,
                 models.Filter(must=[_matches("gallery", gallery), condition]),
                 limit=limit,
                 offset=None if offset is None else str(offset),

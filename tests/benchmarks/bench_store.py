@@ -156,7 +156,7 @@ async def measure(path: Path, count: int, dimension: int, rounds: int, console: 
     await store.open()
     loaded = time.perf_counter() - start
     grown = resource_mb() - before
-    segments = store._open[GALLERY]._engine.info().segments_count
+    segments = store._galleries.open[GALLERY]._engine.info().segments_count
     shard = bare_engine(path / ".bare", templates, segments)
 
     names = ("numpy, faces", "numpy", "edge", "store", "queued")
@@ -175,7 +175,7 @@ async def measure(path: Path, count: int, dimension: int, rounds: int, console: 
                 "store": lambda p, n=limit: store.search(GALLERY, p[None], n),
                 # Through the queue, as when the engine is busy.
                 "queued": lambda p, n=limit: store._submit(
-                    None, lambda: store._open[GALLERY].search(p[None], n)
+                    None, lambda: store._galleries.open[GALLERY].search(p[None], n)
                 ),
             }
             for name in names:

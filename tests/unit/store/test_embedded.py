@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from app.errors import InvalidRequest, StoreLocked, StoreUnavailable
-from app.store import EmbeddedStore, FloatArray, GallerySize
-from app.store import embedded as engine
+from app.store import EmbeddedStore, FloatArray, GallerySize, galleries
 from app.store import shard as shards
 from tests.stores import embedded, enrol, reopened, unit
 
@@ -77,7 +76,7 @@ async def test_a_second_process_is_refused(path: Path) -> None:
 
 async def test_a_half_made_gallery_is_swept_away(store: EmbeddedStore, path: Path) -> None:
     await enrol(store, "default", "ada")
-    shutil.copytree(path / "default" / "segments", path / f"{engine._NEW}1" / "segments")
+    shutil.copytree(path / "default" / "segments", path / f"{galleries._NEW}1" / "segments")
     store = await reopened(store, path)
     assert sorted(entry.name for entry in path.iterdir()) == [".lock", "default"]
     await store.close()
@@ -86,15 +85,15 @@ async def test_a_half_made_gallery_is_swept_away(store: EmbeddedStore, path: Pat
 async def test_galleries_beyond_the_limit_are_closed_and_opened_again(
     store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_MAX_OPEN", 2)
+    monkeypatch.setattr(galleries, "_MAX_OPEN", 2)
     for number in range(4):
         await enrol(store, f"g{number}", f"person-{number}", number)
-    assert list(store._open) == ["g2", "g3"]
+    assert list(store._galleries.open) == ["g2", "g3"]
     for number in range(4):
         ((found,),) = await store.search(f"g{number}", unit(1, number), 1)
         assert found.person_id == f"person-{number}"
         assert await store.size(f"g{number}") == GallerySize(1, 1)
-    assert len(store._open) == 2
+    assert len(store._galleries.open) == 2
     # In one drain: written to and closed again before the log would have been synced.
     await asyncio.gather(*(enrol(store, f"g{number}", "more", 9) for number in range(4)))
     assert list((await store.galleries()).values()) == [GallerySize(2, 2)] * 4
@@ -147,7 +146,7 @@ async def test_a_full_disk_refuses_writes_and_serves_reads(
 ) -> None:
     await enrol(store, "default", "ada")
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(engine.shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1, 1))
+    monkeypatch.setattr(galleries.shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1, 1))
     with pytest.raises(StoreUnavailable, match="full"):
         await enrol(store, "default", "bob")
     assert await store.size("default") == GallerySize(1, 1)
@@ -181,7 +180,7 @@ async def test_a_failed_write_spoils_neither_the_gallery_nor_the_worker(
     store: EmbeddedStore, error: BaseException
 ) -> None:
     await enrol(store, "default", "ada")
-    shard = store._open["default"]
+    shard = store._galleries.open["default"]
     shard._engine = Broken(shard._engine, error, "update")  # type: ignore[assignment]
     with pytest.raises(StoreUnavailable):
         await enrol(store, "default", "bob")
@@ -211,7 +210,7 @@ async def test_a_gallery_that_cannot_be_loaded_is_reported(
 ) -> None:
     await enrol(store, "default", "ada")
     await enrol(store, "other", "bob")
-    shard = store._open["default"]
+    shard = store._galleries.open["default"]
     shard._engine = Broken(shard._engine, Exception("engine"), "update")  # type: ignore[assignment]
     (path / "default").rename(path / "gone")
     with pytest.raises(StoreUnavailable):

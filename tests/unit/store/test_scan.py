@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,15 +16,15 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says where threads run")
 @pytest.mark.skipif(len(scan.available_cores()) < 2, reason="one core")
 async def test_scanning_threads_have_cores_of_their_own_while_nothing_else_runs(
-    store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+    store: EmbeddedStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "scan_threads", lambda: 2)
     monkeypatch.setattr(shards, "_LARGE", 3)
     for number in range(3):
         await enrol(store, "default", f"person-{number}", number)
-    store = await reopened(store, store._path)
+    store = await reopened(store, path)
     await store.search("default", unit(1), 1)
-    threads = store._open["default"]._threads
+    threads = store._galleries.open["default"]._threads
     first, second = threads._threads
     cores = os.sched_getaffinity(0)
     monkeypatch.setattr(scan, "_LOOK_EVERY_S", 0.0)

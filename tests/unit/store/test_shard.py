@@ -8,8 +8,7 @@ import pytest
 import qdrant_edge as edge
 
 from app.errors import StoreMismatch
-from app.store import EmbeddedStore, FloatArray, GallerySize
-from app.store import embedded as engine
+from app.store import EmbeddedStore, FloatArray, GallerySize, galleries
 from app.store import shard as shards
 from tests.stores import DIMENSION, embedded, enrol, face, reopened, unit
 
@@ -56,7 +55,7 @@ async def test_deleted_persons_are_dropped_at_opening(store: EmbeddedStore, path
     store = embedded(path)
     await store.open()
     assert await store.size("default") == GallerySize(500, 500)
-    assert not store._open["default"]._engine.optimize()
+    assert not store._galleries.open["default"]._engine.optimize()
     found = await store.search("default", rows[1500:], 1)
     assert [nearest.person_id for (nearest,) in found] == persons[1500:]
     await fill(store, unit(100, seed=1), "new")
@@ -86,12 +85,12 @@ async def test_a_large_gallery_is_spread_over_segments(store: EmbeddedStore, pat
     assert len(segments(path / "default")) == 1  # a small one is not
     persons = first + await fill(store, rows[30:300]) + await fill(store, rows[300:], "last")
     # If this fails with another release of the engine, `add_segments` no longer does its work.
-    assert store._open["default"]._engine.info().segments_count == 3
+    assert store._galleries.open["default"]._engine.info().segments_count == 3
     await store.close()
     held = [points(segment) for segment in segments(path / "default")]
     assert len(held) == 3
     assert min(held) > 200
-    assert [entry.name for entry in path.iterdir() if entry.name.startswith(engine._NEW)] == []
+    assert [entry.name for entry in path.iterdir() if entry.name.startswith(galleries._NEW)] == []
 
     store = embedded(path)
     await store.open()
@@ -121,8 +120,8 @@ async def test_a_spread_gallery_survives_a_vacuum_and_grows_on(
             else:
                 kept[person_id] = rows[number]
         store = await reopened(store, path)
-        assert not store._open["default"]._engine.optimize()  # was done at opening
-        assert store._open["default"]._engine.info().segments_count >= 3
+        assert not store._galleries.open["default"]._engine.optimize()  # was done at opening
+        assert store._galleries.open["default"]._engine.info().segments_count >= 3
         assert await store.size("default") == GallerySize(len(kept), len(kept))
         stored = await store.embeddings("default", kept)
         for person_id, row in kept.items():
@@ -145,11 +144,11 @@ async def test_a_checkpoint_follows_many_writes(
 ) -> None:
     monkeypatch.setattr(shards, "_CHECKPOINT", 5)
     await enrol(store, "default", "ada")
-    assert store._open["default"].unflushed == 2
+    assert store._galleries.open["default"].unflushed == 2
     await enrol(store, "default", "ada", 1)
-    assert store._open["default"].unflushed == 0
+    assert store._galleries.open["default"].unflushed == 0
     await enrol(store, "default", "bob", 2)
-    assert store._open["default"].unflushed == 2
+    assert store._galleries.open["default"].unflushed == 2
     store = await reopened(store, path)
     assert await store.size("default") == GallerySize(2, 3)
     await store.close()

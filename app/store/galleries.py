@@ -1,0 +1,136 @@
+"""The galleries of a folder: which there are, and which of them are open.
+
+Not for two threads at once.
+"""
+
+import re
+import shutil
+import uuid
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from app.errors import InvalidRequest, PersonNotFound, StoreUnavailable
+from app.store.base import Embedder, Fuse, GallerySize, Targets
+from app.store.files import lock_folder, sync
+from app.store.shard import Shard
+from app.store.shard import create as create_shard
+
+# An open gallery costs about 35 MB of memory, opening one again 25 ms or more.
+_MAX_OPEN = 16
+# The engine maps files of 32 MiB and dies of SIGBUS where the disk has no room behind them.
+_MIN_FREE_BYTES = 256 * 2**20
+
+_GALLERY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_NEW = ".new-"
+
+
+class Galleries:
+    """
+    Args:
+        path: folder, created where missing.
+        embedder: whose embeddings are stored.
+        fuse: makes a person's template.
+
+    Attributes:
+        open: the open ones, the one used last at the end.
+        sizes: of every gallery, open or not.
+        targets: the same.
+    """
+
+    def __init__(self, path: Path, embedder: Embedder, fuse: Fuse) -> None:
+        self._path = path
+        self._embedder = embedder
+        self._fuse = fuse
+        self.open: OrderedDict[str, Shard] = OrderedDict()
+        self.sizes: dict[str, GallerySize] = {}
+        self.targets: dict[str, Targets] = {}
+        self._broken: set[str] = set()
+        self._lock: IO[bytes] | None = None
+
+    def open_all(self) -> None:
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(self._path)
+        for folder in sorted(self._path.iterdir()):
+            if folder.name.startswith(_NEW):
+                shutil.rmtree(folder)
+            elif folder.is_dir() and _GALLERY.fullmatch(folder.name):
+                self._load(folder.name).vacuum()
+
+    def close_all(self) -> None:
+        for name in list(self.open):
+            with suppress(Exception):
+                self._close(name)
+        self.open.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def check(self) -> None:
+        for name in list(self._broken):
+            self.get(name)
+        for shard in self.open.values():
+            shard.check()
+
+    def get(self, name: str) -> Shard | None:
+        """The open gallery, None where there is none of this name."""
+        shard = self.open.get(name)
+        if shard is not None:
+            self.open.move_to_end(name)
+            return shard
+        if name not in self.sizes:
+            return None
+        return self._load(name)
+
+    def of_person(self, name: str, person_id: str) -> Shard:
+        shard = self.get(name)
+        if shard is None:
+            raise PersonNotFound(name, person_id)
+        return shard
+
+    def _load(self, name: str) -> Shard:
+        while len(self.open) >= _MAX_OPEN:
+            self._close(next(iter(self.open)))
+        shard = Shard(self._path / name, self._embedder, self._fuse, self._unused_folder())
+        self.open[name] = shard
+        self.note(name)
+        self._broken.discard(name)
+        return shard
+
+    def note(self, name: str) -> None:
+        self.sizes[name] = self.open[name].size
+        self.targets[name] = self.open[name].targets
+
+    def create(self, name: str) -> Shard:
+        if not _GALLERY.fullmatch(name):
+            raise InvalidRequest(f"{name!r} is no name for a gallery.")
+        # Built aside and renamed, so that a gallery is there with all it needs or not at all.
+        folder = self._unused_folder()
+        create_shard(folder, self._embedder)
+        folder.rename(self._path / name)
+        sync(self._path)
+        return self._load(name)
+
+    def _unused_folder(self) -> Path:
+        """Of a name that is swept away at the next opening."""
+        return self._path / f"{_NEW}{uuid.uuid4().hex}"
+
+    def _close(self, name: str) -> None:
+        shard = self.open.pop(name)
+        try:
+            shard.flush()
+        finally:
+            shard.close()
+
+    def discard(self, name: str) -> None:
+        """Close a gallery whose state is uncertain; its next use loads it from its log."""
+        self._broken.add(name)
+        shard = self.open.pop(name, None)
+        if shard is not None:
+            with suppress(BaseException):
+                shard.close()
+
+    def require_space(self) -> None:
+        if shutil.disk_usage(self._path).free < _MIN_FREE_BYTES:
+            raise StoreUnavailable(f"The disk of {self._path} is full; nothing was stored.")
