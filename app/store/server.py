@@ -41,6 +41,10 @@ from app.store.collection import QdrantCollection
 # The threshold of an identification follows the gallery's size by its logarithm: what other
 # replicas wrote in the last seconds does not move it. New targets may take as long.
 _CACHED_S = 5.0
+# How far a graph is searched. With 256 it found 98 % of 100,000 random persons and 80 % of
+# 400,000, with 1,024 all but 0.4 % of these: it has to grow with the gallery.
+_LEAST_EF = 256
+_PERSONS_PER_EF = 400
 # Attempts to change a person whom other replicas are changing, and what the pauses grow by.
 _TURNS = 50
 _TURN_S = 0.01
@@ -126,8 +130,9 @@ class ServerStore:
         records.check_embeddings(probes, None, self._embedder.dimension)
         if not len(probes):
             return []
+        persons = (await self.size(gallery)).persons
         params = models.SearchParams(
-            hnsw_ef=256,
+            hnsw_ef=max(_LEAST_EF, persons // _PERSONS_PER_EF),
             quantization=models.QuantizationSearchParams(
                 rescore=True, oversampling=records.oversampling(limit)
             ),
