@@ -138,5 +138,5 @@ def test_a_deployment_sets_its_own_gate(tmp_path: Path, hopper: bytes) -> None:
         assert client.post(url, files=files).json()["rejected"][0]["code"] == "too_small"
         assert client.post(url, params={"gate": "warn"}, files=files).status_code == 201
         metrics = client.get("/metrics").text
-    assert 'faceid_rejected_images_total{code="too_small"} 1.0' in metrics
+    assert 'faceid_failed_enrolments_total{code="too_small"} 1.0' in metrics
     assert 'faceid_enrolment_warnings_total{code="too_small"} 1.0' in metrics
