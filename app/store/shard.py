@@ -52,9 +52,10 @@ from app.store.scan import ScanThreads, engine_threads, scan_threads
 _BATCH = 16
 # Faces written between two checkpoints, about a kilobyte each: what is replayed after a crash.
 _CHECKPOINT = 10_000
-# Persons from which on a parallel scan gains more than it costs. With both cores busy, as under
-# load they are, its threads wait for one another: 2 ms at 100,000 instead of 0.75.
-_LARGE = 300_000
+# Persons from which on new ones go to other segments: with twice as many these are even, and a
+# parallel scan gains more than it costs. With both cores busy, as under load they are, its
+# threads wait for one another: 2 ms at 100,000 instead of 0.75.
+_LARGE = 150_000
 
 _META_ID = 0
 # Numbers come before UUIDs in the order of ids.
