@@ -21,7 +21,6 @@ _KEYWORD = models.KeywordIndexType.KEYWORD
 _INDEXES: dict[str, models.KeywordIndexParams | models.IntegerIndexParams] = {
     "gallery": models.KeywordIndexParams(type=_KEYWORD, is_tenant=True),
     "kind": models.KeywordIndexParams(type=_KEYWORD),
-    "version": models.KeywordIndexParams(type=_KEYWORD),
     "face_count": models.IntegerIndexParams(
         type=models.IntegerIndexType.INTEGER, lookup=True, range=False
     ),
@@ -117,8 +116,9 @@ class QdrantCollection:
                     write_consistency_factor=self._replicas,
                     strict_mode_config=models.StrictModeConfig(
                         enabled=True,
+                        # Updates are filtered by one id and its `version`; an index on that
+                        # would be half of the memory that a person takes.
                         unindexed_filtering_retrieve=False,
-                        unindexed_filtering_update=False,
                     ),
                     metadata=records.meta_payload(self._embedder),
                 )

@@ -23,7 +23,7 @@ from qdrant_client import models
 from rich.console import Console
 from rich.table import Table
 
-from app.store.server import _INDEXES
+from app.store.collection import _INDEXES
 from tests.benchmarks.bench_capacity import DIMENSION, FloatArray, resident_bytes, unit_vectors
 
 # As `app/store/server.py` asks for them.
