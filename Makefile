@@ -8,8 +8,8 @@ REVISION = $(shell git rev-parse HEAD)
 
 .PHONY: run test check bench bench-train demo up image image-check lock clean
 
-run: .venv/run  ## Start the service on http://127.0.0.1:8000
-	$(BIN)/faceid serve
+run: .venv/run  ## Start the service on http://127.0.0.1:8000, for this machine alone and without keys
+	FACEID_AUTH__DISABLED=true $(BIN)/faceid serve
 
 test: .venv/dev  ## Run every test
 	$(BIN)/python -m pytest
@@ -24,6 +24,7 @@ bench: .venv/dev  ## Measure speed and accuracy against their limits (needs wrk;
 	$(BIN)/python -m tests.benchmarks.bench_store
 	$(BIN)/python -m tests.benchmarks.bench_decision
 	$(BIN)/python -m tests.benchmarks.bench_start
+	$(BIN)/python -m tests.benchmarks.bench_security
 	$(BIN)/python -m tests.benchmarks.bench_lfw
 
 bench-train: .venv/dev  ## Measure the training loop against bare forward and backward

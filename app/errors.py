@@ -2,9 +2,13 @@
 
     FaceIdError
     ├── RequestError                    the caller can mend it
+    │   ├── Unauthenticated             401 unauthenticated
+    │   ├── Forbidden                   403 forbidden
+    │   ├── TooManyRequests             429 too_many_requests
     │   ├── InvalidRequest              422 invalid_request
     │   ├── UnsupportedMediaType        415 unsupported_media_type
     │   ├── BodyTooLarge                413 body_too_large
+    │   ├── BodyTooSlow                 408 body_too_slow
     │   ├── ImageError
     │   │   ├── EmptyImage              422 empty_image
     │   │   ├── UnsupportedImage        415 unsupported_image
@@ -26,6 +30,7 @@
     │   ├── DuplicatePerson             409 duplicate_person
     │   ├── NoFaceEnrolled              422 no_face_enrolled
     │   ├── TooManyFaces                422 too_many_faces
+    │   ├── GalleryFull                 422 gallery_full
     │   ├── MetadataTooLarge            422 metadata_too_large
     │   ├── UnsupportedTarget           422 unsupported_target
     │   ├── NotFound                    404 not_found
@@ -36,13 +41,16 @@
     ├── Unavailable                     the caller can try again
     │   ├── QueueFull                   503 queue_full
     │   ├── NotReady                    503 not_ready
-    │   └── StoreUnavailable            503 store_unavailable
+    │   ├── StoreUnavailable            503 store_unavailable
+    │   └── AuditUnavailable            503 audit_unavailable
     ├── InferenceFailed                 500 inference_failed
     ├── InvalidEmbedding                500 invalid_embedding
     └── StartupError                    the operator can mend it; the service does not start
         ├── InvalidSettings
         ├── InvalidModel
         ├── DeviceUnavailable
+        ├── InvalidKeys
+        ├── AuditUnusable
         ├── StoreLocked
         └── StoreMismatch
 
@@ -73,6 +81,27 @@ class RequestError(FaceIdError):
     status = 400
 
 
+class Unauthenticated(RequestError):
+    status, code, title = 401, "unauthenticated", "Not authenticated"
+
+
+class Forbidden(RequestError):
+    status, code, title = 403, "forbidden", "Not allowed"
+
+
+class TooManyRequests(RequestError):
+    """
+    Attributes:
+        retry_after: whole seconds after which a request will be taken.
+    """
+
+    status, code, title = 429, "too_many_requests", "Too many requests"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class InvalidRequest(RequestError):
     status, code, title = 422, "invalid_request", "Invalid request"
 
@@ -83,6 +112,10 @@ class UnsupportedMediaType(RequestError):
 
 class BodyTooLarge(RequestError):
     status, code, title = 413, "body_too_large", "Request body too large"
+
+
+class BodyTooSlow(RequestError):
+    status, code, title = 408, "body_too_slow", "Request body came too slowly"
 
 
 class ImageError(RequestError):
@@ -179,6 +212,10 @@ class TooManyFaces(RequestError):
     status, code, title = 422, "too_many_faces", "Too many faces"
 
 
+class GalleryFull(RequestError):
+    status, code, title = 422, "gallery_full", "Gallery full"
+
+
 class MetadataTooLarge(RequestError):
     status, code, title = 422, "metadata_too_large", "Metadata too large"
 
@@ -237,6 +274,13 @@ class StoreUnavailable(Unavailable):
     retry_after = 5
 
 
+class AuditUnavailable(Unavailable):
+    """What was done cannot be written down, so nothing more is changed."""
+
+    code, title = "audit_unavailable", "Audit log unavailable"
+    retry_after = 5
+
+
 class InferenceFailed(FaceIdError):
     status, code, title = 500, "inference_failed", "Inference failed"
 
@@ -261,6 +305,14 @@ class InvalidModel(StartupError):
 
 class DeviceUnavailable(StartupError):
     code, title = "device_unavailable", "Device unavailable"
+
+
+class InvalidKeys(StartupError):
+    code, title = "invalid_keys", "API keys cannot be read"
+
+
+class AuditUnusable(StartupError):
+    code, title = "audit_unusable", "Audit log cannot be written"
 
 
 class StoreLocked(StartupError):

@@ -9,9 +9,16 @@ import numpy as np
 from fastapi import FastAPI
 
 from app import tracing
-from app.api import faces, galleries, health, identify, persons, problems, verify
+from app.api import docs, faces, galleries, health, identify, persons, problems, verify
+from app.api.auditing import AuditRequests
 from app.api.deps import Services
+from app.api.limits import LimitClients
 from app.api.middleware import CancelAbandoned, RequestContext
+from app.api.rates import Guesses
+from app.api.security import Authenticate, SecurityHeaders, allow_pages, requires
+from app.api.uploads import BoundUploads
+from app.audit import AuditLog
+from app.auth import KeyRing
 from app.decision.calibrated import Calibrated
 from app.decision.fusion import template
 from app.decision.identification import IdentificationThresholds
@@ -42,10 +49,16 @@ def create_app(settings: Settings) -> FastAPI:
         StartupError: a model, the device or the store is not what the settings ask for.
     """
     metrics = Metrics()
+    ring = None if settings.auth.disabled else KeyRing(settings.keys_file)
+    audit = AuditLog(settings.audit_path, settings.audit.max_file_bytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if ring is not None:
+            ring.load()
+        audit.open()
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(audit.close)
             app.state.services = await _open(settings, metrics, stack)
             yield
 
@@ -54,12 +67,32 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Photos in, persons out.",
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # with a page of our own
     )
+    # Added last is met first.
     app.add_middleware(CancelAbandoned)
+    app.add_middleware(AuditRequests, log=audit, decisions=settings.audit.decisions)
+    app.add_middleware(LimitClients, limits=settings.limits)
+    app.add_middleware(
+        Authenticate, ring=ring, guesses=Guesses(), origins=settings.auth.cors_origins
+    )
+    app.add_middleware(BoundUploads, limits=settings.limits)
+    if settings.auth.cors_origins:
+        allow_pages(app, settings.auth.cors_origins)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext, metrics=metrics)
     problems.install(app)
-    for module in (persons, galleries, identify, verify, faces, health):
-        app.include_router(module.router)
+    for module in (persons, galleries, identify, verify, faces):
+        app.include_router(module.router, responses=problems.responses(401, 403, 408, 429))
+    app.include_router(health.router)
+    keyed = settings.auth.metrics == "key"
+    app.include_router(
+        health.monitoring, dependencies=[requires("metrics", about="all")] if keyed else []
+    )
+    keyed = settings.auth.docs == "key"
+    app.include_router(
+        docs.router(app), dependencies=[requires(None, about="none")] if keyed else []
+    )
     tracing.install(app)
     return app
 

@@ -4,9 +4,9 @@
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.decision.gate import Gate
@@ -72,18 +72,67 @@ class EnrolmentSettings(_Section):
     )
 
 
+class AuthSettings(_Section):
+    disabled: bool = Field(
+        False, description="No keys at all; possible only where the service listens on loopback."
+    )
+    keys_file: Path | None = Field(
+        None, description="File of the hashed API keys; unset: keys.json in the store's folder."
+    )
+    metrics: Literal["public", "key"] = Field(
+        "key", description="Whether /metrics needs a key (scope `metrics`)."
+    )
+    docs: Literal["public", "key"] = Field(
+        "public", description="Whether /docs and /openapi.json need a key (any)."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins whose pages may call the service from a browser, as a JSON list; "
+        "none: no page may.",
+    )
+
+
+class AuditSettings(_Section):
+    path: Path | None = Field(
+        None, description="The audit log; unset: audit.jsonl in the store's folder."
+    )
+    decisions: bool = Field(
+        False, description="Also write down who was identified and verified, not only changes."
+    )
+    max_file_bytes: int = Field(
+        100 << 20, ge=4096, description="Size at which a file is closed and the next one begun."
+    )
+
+
 class LimitSettings(_Section):
+    requests_per_second: float = Field(
+        1000, gt=0, description="For each key, or each client address where no key is needed."
+    )
+    request_burst: int = Field(1000, ge=1, description="Requests that may come at once.")
+    max_concurrent_requests: int = Field(128, ge=1, description="For each key or address.")
     max_body_bytes: int = Field(32 << 20, ge=1024, description="Request body.")
+    max_body_bytes_in_flight: int = Field(
+        256 << 20, ge=1024, description="Bodies of all requests together; more are answered 503."
+    )
+    body_timeout_s: float = Field(60, gt=0, description="Within which a body has to arrive.")
     max_pixels: int = Field(50_000_000, ge=1024, description="Pixels an image may declare.")
     max_images: int = Field(16, ge=1, le=1000, description="Images in one enrolment.")
     max_photos_in_flight: int = Field(
         64, ge=1, description="Photos being processed or waiting; more are answered 503."
     )
     max_faces_per_person: int = Field(100, ge=1, le=10_000, description="Enrolled faces.")
+    max_persons_per_gallery: int = Field(1_000_000, ge=1, description="Persons of one gallery.")
+    max_faces_per_gallery: int = Field(5_000_000, ge=1, description="Faces of one gallery.")
     max_metadata_bytes: int = Field(16 << 10, ge=2, description="A person's metadata as JSON.")
     min_eye_distance_px: float = Field(
         8.0, ge=1, description="Smallest face that is aligned: pixels between the eyes."
     )
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.max_body_bytes > self.max_body_bytes_in_flight:
+            raise ValueError("MAX_BODY_BYTES_IN_FLIGHT must be no less than MAX_BODY_BYTES")
+        return self
 
 
 class Settings(BaseSettings):
@@ -96,6 +145,16 @@ class Settings(BaseSettings):
     decision: DecisionSettings = DecisionSettings()
     enrolment: EnrolmentSettings = EnrolmentSettings()
     limits: LimitSettings = LimitSettings()
+    auth: AuthSettings = AuthSettings()
+    audit: AuditSettings = AuditSettings()
+
+    @property
+    def keys_file(self) -> Path:
+        return self.auth.keys_file or self.store.path / "keys.json"
+
+    @property
+    def audit_path(self) -> Path:
+        return self.audit.path or self.store.path / "audit.jsonl"
 
 
 def load_settings() -> Settings:

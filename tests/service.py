@@ -16,13 +16,24 @@ from app.settings import Settings
 
 
 @contextmanager
-def running(path: Path, **sections: dict[str, Any]) -> Iterator[httpx.Client]:
-    """Serve an embedded store, unless the sections say otherwise, and a client to it."""
-    settings = Settings(**({"store": {"path": path}} | sections))
+def running(
+    path: Path, *, http: Any = "auto", **sections: dict[str, Any]
+) -> Iterator[httpx.Client]:
+    """Serve an embedded store, without keys unless the sections say otherwise; yields a client.
+
+    Args:
+        http: uvicorn's protocol.
+    """
+    defaults = {
+        "store": {"path": path},
+        "auth": {"disabled": True},
+        "audit": {"path": path / "audit.jsonl"},
+    }
+    settings = Settings(**(defaults | sections))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(
-            uvicorn.Config(create_app(settings), log_config=None, access_log=False)
+            uvicorn.Config(create_app(settings), http=http, log_config=None, access_log=False)
         )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -228,6 +228,12 @@ def _image_schema(*names: str, repeatable: bool) -> dict[str, Any]:
     }
 
 
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI request body of the calls that use `read_model`."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def one_image() -> dict[str, Any]:
     """OpenAPI request body of the calls that take one image."""
     content = _image_schema("image", repeatable=False)

@@ -6,6 +6,7 @@ from app import schemas
 from app.api.bodies import one_image
 from app.api.deps import Images, Injected, detected
 from app.api.problems import responses
+from app.api.security import requires
 from app.services.timing import Timings
 
 router = APIRouter(tags=["faces"])
@@ -14,6 +15,7 @@ router = APIRouter(tags=["faces"])
 @router.post(
     "/detect",
     responses=responses(413, 415, 503),
+    dependencies=[requires("identify", about="none")],
     openapi_extra=one_image(),
     summary="Where are the faces?",
 )
@@ -31,6 +33,7 @@ async def detect(services: Injected, body: Images) -> schemas.DetectAnswer:
 @router.post(
     "/embed",
     responses=responses(413, 415, 503),
+    dependencies=[requires("embed", about="none")],
     openapi_extra=one_image(),
     summary="Embeddings of the faces",
 )

@@ -2,20 +2,29 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from app import schemas
+from app.api.auditing import audited
+from app.api.bodies import json_body, read_model
 from app.api.deps import Injected
 from app.api.problems import responses
+from app.api.security import requires
 from app.errors import UnsupportedTarget
 from app.schemas import GalleryName
 from app.services.lookalikes import Lookalikes
 from app.store import GallerySize, Targets
 
 router = APIRouter(prefix="/galleries", tags=["galleries"])
+one = requires("admin")
 
 
-@router.get("", responses=responses(503), summary="List galleries")
+@router.get(
+    "",
+    dependencies=[requires("admin", about="all")],
+    responses=responses(503),
+    summary="List galleries",
+)
 async def list_galleries(services: Injected) -> schemas.GalleryList:
     """Those that hold anybody."""
     sizes = await services.store.galleries()
@@ -26,18 +35,26 @@ async def list_galleries(services: Injected) -> schemas.GalleryList:
     )
 
 
-@router.get("/{gallery}", responses=responses(503), summary="One gallery")
+@router.get("/{gallery}", dependencies=[one], responses=responses(503), summary="One gallery")
 async def get_gallery(gallery: GalleryName, services: Injected) -> schemas.Gallery:
     """A gallery that nobody was enrolled in is an empty one."""
     store = services.store
     return _gallery(gallery, await store.size(gallery), await store.targets(gallery))
 
 
-@router.put("/{gallery}", responses=responses(503), summary="Choose a gallery's error rates")
+@router.put(
+    "/{gallery}",
+    dependencies=[one],
+    responses=responses(413, 415, 503),
+    summary="Choose a gallery's error rates",
+    openapi_extra=json_body(schemas.GalleryTargets),
+)
+@audited("gallery.targets")
 async def put_gallery(
-    gallery: GalleryName, targets: schemas.GalleryTargets, services: Injected
+    gallery: GalleryName, request: Request, services: Injected
 ) -> schemas.Gallery:
     """They hold for every request that does not name its own."""
+    targets = await read_model(request, schemas.GalleryTargets, services.settings.limits)
     if services.calibrated is not None:
         services.calibrated.check(targets.target_fpir, targets.target_fmr)
     chosen = Targets(targets.target_fpir, targets.target_fmr)
@@ -47,6 +64,7 @@ async def put_gallery(
 
 @router.get(
     "/{gallery}/duplicates",
+    dependencies=[one],
     responses=responses(503),
     summary="The same face under two names, two faces under one",
 )

@@ -9,6 +9,12 @@ from app.api.problems import responses
 from app.errors import StoreUnavailable
 
 router = APIRouter(tags=["health"])
+monitoring = APIRouter()
+
+# Whoever may enrol can make galleries. So many have series of their own, the largest; the others
+# are added up under a name that no gallery can have.
+_MOST_GALLERIES = 100
+_OTHERS = "_others"
 
 
 @router.get("/health/live", summary="The process answers")
@@ -29,7 +35,7 @@ async def ready(services: Injected) -> schemas.Readiness:
     )
 
 
-@router.get("/metrics", include_in_schema=False)
+@monitoring.get("/metrics", include_in_schema=False)
 async def metrics(services: Injected) -> Response:
     collected = services.metrics
     try:
@@ -41,8 +47,10 @@ async def metrics(services: Injected) -> Response:
         collected.store_up.set(1)
     collected.gallery_persons.clear()
     collected.gallery_faces.clear()
-    for gallery, size in galleries.items():
-        collected.gallery_persons.labels(gallery).set(size.persons)
-        collected.gallery_faces.labels(gallery).set(size.faces)
+    largest = sorted(galleries, key=lambda name: galleries[name].faces, reverse=True)
+    for position, gallery in enumerate(largest):
+        label = gallery if position < _MOST_GALLERIES else _OTHERS
+        collected.gallery_persons.labels(label).inc(galleries[gallery].persons)
+        collected.gallery_faces.labels(label).inc(galleries[gallery].faces)
     collected.queue_depth.set(services.embedder.waiting)
     return Response(generate_latest(collected.registry), media_type=CONTENT_TYPE_LATEST)

@@ -5,15 +5,17 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from app import schemas
+from app.api.auditing import audited, note
 from app.api.bodies import one_image
 from app.api.deps import Images, Injected, detected
 from app.api.problems import responses
+from app.api.security import requires
 from app.schemas import InGallery
 from app.services.faces import Face
 from app.services.identify import Decision
 from app.services.timing import Timings
 
-router = APIRouter(tags=["recognition"])
+router = APIRouter(tags=["recognition"], dependencies=[requires("identify")])
 
 
 @router.post(
@@ -22,6 +24,7 @@ router = APIRouter(tags=["recognition"])
     openapi_extra=one_image(),
     summary="Who is in this photo?",
 )
+@audited("identify", decision=True)
 async def identify(
     services: Injected,
     body: Images,
@@ -56,6 +59,8 @@ async def identify(
         decided = await services.identifier.identify(rule, body.only_image(), timings)
     finally:
         timings.observe(services.metrics)
+    matches = [decision.person.person_id for _, decision in decided if decision.person is not None]
+    note(matches=matches, faces=len(decided))
     return schemas.IdentifyAnswer(
         faces=[_identified(face, decision) for face, decision in decided],
         gallery_size=rule.gallery_size,

@@ -15,6 +15,7 @@ from app.metrics import Metrics
 
 _log = logging.getLogger("faceid.access")
 UNANSWERED = ClientDisconnected.status
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -58,16 +59,24 @@ class RequestContext:
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unknown")
-            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-            self._metrics.request_seconds.labels(scope["method"], route).observe(seconds)
+            # A client may invent methods; each would be a series of its own.
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.request_seconds.labels(method, route).observe(seconds)
             _log.info(
                 "%s %s %s",
-                scope["method"],
+                method,
                 route,
                 status,
-                extra={"milliseconds": round(seconds * 1e3, 2)},
+                extra={"milliseconds": round(seconds * 1e3, 2), "key": key_id_of(scope)},
             )
             request_id.reset(token)
+
+
+def key_id_of(scope: Scope) -> str | None:
+    """The id of the API key that a request came with; None without a valid one."""
+    caller = scope.get("state", {}).get("caller")
+    return caller.key.id if caller is not None and caller.key is not None else None
 
 
 class CancelAbandoned:

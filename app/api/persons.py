@@ -5,16 +5,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, status
 
 from app import schemas
-from app.api.bodies import read_model, several_images
+from app.api.auditing import audited, note
+from app.api.bodies import json_body, read_model, several_images
 from app.api.deps import Images, Injected, Which, box_of, quality_of
 from app.api.problems import responses
+from app.api.security import requires
 from app.decision.gate import Gate
 from app.errors import InvalidRequest
 from app.schemas import FaceId, InGallery, PersonId
+from app.services.capacity import check_capacity
 from app.settings import Concern
 from app.store import Face, Person
 
-router = APIRouter(prefix="/persons", tags=["persons"])
+router = APIRouter(prefix="/persons", tags=["persons"], dependencies=[requires("enrol")])
 
 PoorPhotos = Annotated[
     Gate | None,
@@ -32,6 +35,7 @@ PoorPhotos = Annotated[
     openapi_extra=several_images(),
     summary="Enrol photos of one person",
 )
+@audited("person.enrol")
 async def enrol(
     person_id: PersonId,
     services: Injected,
@@ -62,6 +66,7 @@ async def enrol(
     images = body.images.get("image", [])
     if not images or len(body.images) > 1:
         raise InvalidRequest("Send one or more images in the field 'image'.")
+    await check_capacity(services.store, gallery, person_id, len(images), services.settings.limits)
     enrolment = await services.enroller.enrol(
         gallery,
         person_id,
@@ -71,6 +76,7 @@ async def enrol(
         on_inconsistent=on_inconsistent,
         on_duplicate=on_duplicate,
     )
+    note(faces_enrolled=len(enrolment.faces), images_rejected=len(enrolment.rejected))
     return schemas.EnrolAnswer(
         person_id=person_id,
         faces=[
@@ -118,15 +124,11 @@ async def get_person(
 
 @router.patch(
     "/{person_id}",
-    responses=responses(404, 413, 503),
+    responses=responses(404, 413, 415, 503),
     summary="Change a person's metadata",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schemas.PersonPatch.model_json_schema()}},
-        }
-    },
+    openapi_extra=json_body(schemas.PersonPatch),
 )
+@audited("person.patch")
 async def patch_person(
     person_id: PersonId, request: Request, services: Injected, gallery: InGallery = "default"
 ) -> schemas.Person:
@@ -139,11 +141,13 @@ async def patch_person(
 
 
 @router.delete("/{person_id}", responses=responses(404, 503), summary="Forget a person")
+@audited("person.delete")
 async def delete_person(
     person_id: PersonId, services: Injected, gallery: InGallery = "default"
 ) -> schemas.DeletedPerson:
     """Removes the person and all of their faces; the next search does not see them."""
     deleted = await services.store.delete_person(gallery, person_id)
+    note(faces_deleted=deleted)
     return schemas.DeletedPerson(person_id=person_id, faces_deleted=deleted)
 
 
@@ -161,6 +165,7 @@ async def list_faces(
     responses=responses(404, 503),
     summary="Forget one face",
 )
+@audited("face.delete")
 async def delete_face(
     person_id: PersonId, face_id: FaceId, services: Injected, gallery: InGallery = "default"
 ) -> None:

@@ -17,6 +17,8 @@ from app.errors import (
     NotFound,
     QueueFull,
     RequestError,
+    TooManyRequests,
+    Unauthenticated,
     Unavailable,
 )
 from app.logs import request_id
@@ -36,7 +38,9 @@ def problem(error: FaceIdError, headers: Mapping[str, str] | None = None) -> JSO
         **error.extra,
     }
     answer = JSONResponse(body, error.status, headers, "application/problem+json")
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unauthenticated):
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="faceid"'
+    if isinstance(error, Unavailable | TooManyRequests):
         answer.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, BodyTooLarge):
         # Without it the server would read the rest of the body, only to drop it.

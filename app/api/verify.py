@@ -5,15 +5,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app import schemas
+from app.api.auditing import audited, note
 from app.api.bodies import two_images_or_person
 from app.api.deps import Images, Injected, Which, box_of
 from app.api.problems import responses
+from app.api.security import requires
 from app.decision.distance import Metric
 from app.errors import InvalidRequest
 from app.schemas import PERSON_ID, InGallery
 from app.services.verify import Criterion
 
-router = APIRouter(tags=["recognition"])
+router = APIRouter(tags=["recognition"], dependencies=[requires("identify")])
 
 
 @router.post(
@@ -22,6 +24,7 @@ router = APIRouter(tags=["recognition"])
     openapi_extra=two_images_or_person(),
     summary="Is this the same person?",
 )
+@audited("verify", decision=True)
 async def verify(
     services: Injected,
     body: Images,
@@ -55,6 +58,7 @@ async def verify(
     if person_id is not None:
         if not schemas.is_person_id(person_id):
             raise InvalidRequest("person_id: 1 to 128 letters, digits or ._@:+=-")
+        note(person_id=person_id)
         verification = await services.verifier.verify_person(
             gallery,
             person_id,
@@ -71,6 +75,7 @@ async def verify(
         verification = await services.verifier.verify_images(
             a[0], b[0], choice=face, criterion=criterion
         )
+    note(verified=verification.verified)
     return schemas.VerifyAnswer(
         verified=verification.verified,
         similarity=verification.similarity,

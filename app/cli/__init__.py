@@ -12,7 +12,9 @@ import typer
 
 # What only some commands need (FastAPI, ONNX Runtime, the store) is imported by them.
 from app.cli import enrolment
+from app.cli.audit import audit
 from app.cli.client import Refused, Service, Unreachable, connect, person_path
+from app.cli.keys import keys
 from app.cli.output import complain, progress_bar, say, table
 from app.errors import StartupError
 
@@ -30,8 +32,19 @@ app = typer.Typer(
 )
 persons = typer.Typer()
 app.add_typer(persons, name="persons")
+app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 
 Url = Annotated[str, typer.Option("--url", envvar="FACEID_URL", help="Address of the service.")]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        envvar="FACEID_API_KEY",
+        show_envvar=True,
+        help="API key. Better in the environment: everybody on this machine sees arguments.",
+    ),
+]
 Local = Annotated[
     bool,
     typer.Option(
@@ -99,6 +112,7 @@ def enrol(
     ] = None,
     gallery: Gallery = "default",
     url: Url = _URL,
+    key: Key = None,
     local: Local = False,
 ) -> None:
     """Enrol a folder of photos. Run again, it sends only what is new."""
@@ -122,7 +136,7 @@ def enrol(
 
     try:
         if found.photos:
-            _run(send, url, local, gallery)
+            _run(send, url, key, local, gallery)
     finally:
         _show(found, report, time.monotonic() - started)
     if report.rejected:
@@ -162,6 +176,7 @@ def identify(
     ] = False,
     gallery: Gallery = "default",
     url: Url = _URL,
+    key: Key = None,
     local: Local = False,
 ) -> None:
     """Who is in these photos?"""
@@ -193,7 +208,7 @@ def identify(
                 say(json.dumps({"file": str(file), **answer}))
         return failed
 
-    if _run(ask, url, local, gallery):
+    if _run(ask, url, key, local, gallery):
         raise typer.Exit(1)
 
 
@@ -237,6 +252,7 @@ def verify(
     face: Face = "only",
     gallery: Gallery = "default",
     url: Url = _URL,
+    key: Key = None,
     local: Local = False,
 ) -> None:
     """Do two photos show the same person? Exits with 0 for yes, 1 for no, 2 for neither."""
@@ -256,7 +272,7 @@ def verify(
     async def ask(service: Service) -> dict[str, Any]:
         return await service.call("POST", "/verify", params, images)
 
-    answer = _run(ask, url, local, gallery)
+    answer = _run(ask, url, key, local, gallery)
     rows = [("verified", "yes" if answer["verified"] else "no")]
     rows += [
         (key, f"{answer[key]:.4f}")
@@ -276,6 +292,7 @@ def duplicates(
     ] = None,
     gallery: Gallery = "default",
     url: Url = _URL,
+    key: Key = None,
     local: Local = False,
 ) -> None:
     """Look for one face under two names, and two under one. Exits with 1 if there are any."""
@@ -301,7 +318,7 @@ def duplicates(
                 if cursor is None:
                     return
 
-    _run(ask, url, local, gallery)
+    _run(ask, url, key, local, gallery)
     if pairs:
         pairs.sort(key=lambda pair: str(pair[-1]), reverse=True)
         table("one face, two persons", ["person", "person", "similarity"], pairs)
@@ -315,7 +332,11 @@ def duplicates(
 
 @persons.callback(invoke_without_command=True)
 def list_persons(
-    ctx: typer.Context, gallery: Gallery = "default", url: Url = _URL, local: Local = False
+    ctx: typer.Context,
+    gallery: Gallery = "default",
+    url: Url = _URL,
+    key: Key = None,
+    local: Local = False,
 ) -> None:
     """List the enrolled persons, show or delete one."""
     if ctx.invoked_subcommand is not None:
@@ -334,14 +355,18 @@ def list_persons(
 
     rows = [
         (p["person_id"], p["face_count"], json.dumps(p["metadata"], ensure_ascii=False))
-        for p in _run(ask, url, local, gallery)
+        for p in _run(ask, url, key, local, gallery)
     ]
     table(None, ["person", "faces", "metadata"], rows)
 
 
 @persons.command("show")
 def show_person(
-    person_id: PersonId, gallery: Gallery = "default", url: Url = _URL, local: Local = False
+    person_id: PersonId,
+    gallery: Gallery = "default",
+    url: Url = _URL,
+    key: Key = None,
+    local: Local = False,
 ) -> None:
     """Show the enrolled faces of one person."""
 
@@ -355,7 +380,7 @@ def show_person(
             f"{f['quality']['eye_distance_px']:.0f}",
             f["image_sha256"],
         )
-        for f in _run(ask, url, local, gallery)["faces"]
+        for f in _run(ask, url, key, local, gallery)["faces"]
     ]
     table(None, ["face", "enrolled at", "pixels between the eyes", "SHA-256 of the photo"], rows)
 
@@ -366,6 +391,7 @@ def delete_person(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     gallery: Gallery = "default",
     url: Url = _URL,
+    key: Key = None,
     local: Local = False,
 ) -> None:
     """Forget a person and all of their faces."""
@@ -375,18 +401,22 @@ def delete_person(
     async def ask(service: Service) -> dict[str, Any]:
         return await service.call("DELETE", person_path(person_id))
 
-    deleted = _run(ask, url, local, gallery)
+    deleted = _run(ask, url, key, local, gallery)
     count = deleted["faces_deleted"]
     say(f"{person_id} is forgotten, with {count} face{'' if count == 1 else 's'}.")
 
 
 def _run(
-    work: Callable[[Service], Awaitable[Result]], url: str, local: bool, gallery: str
+    work: Callable[[Service], Awaitable[Result]],
+    url: str,
+    key: str | None,
+    local: bool,
+    gallery: str,
 ) -> Result:
     """Do `work` on a service; what makes it impossible is one line and exit code 2."""
 
     async def connected() -> Result:
-        async with connect(url, local, gallery) as service:
+        async with connect(url, local, gallery, key) as service:
             return await work(service)
 
     try:

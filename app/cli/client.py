@@ -35,6 +35,10 @@ class Unreachable(Exception):
     """There is no service, or none that gets round to us."""
 
 
+class Unknown(Unreachable):
+    """The service does not know our key; no other call will fare better."""
+
+
 class Service:
     """One gallery of a service."""
 
@@ -56,7 +60,8 @@ class Service:
 
         Raises:
             Refused: it was answered with an error.
-            Unreachable: it was not answered, or 503 to the last.
+            Unreachable: it was not answered, or 429 or 503 to the last.
+            Unknown: without a valid API key.
         """
         given = {name: value for name, value in (params or {}).items() if value is not None}
         wait = 0.0
@@ -73,12 +78,14 @@ class Service:
             except (httpx.RequestError, httpx.InvalidURL) as error:
                 raise self._unreachable(error) from None
             self._answered = True
-            if answer.status_code != 503:
+            if answer.status_code not in {429, 503}:
                 return self._read(answer)
             wait = pause(attempt, answer.headers.get("retry-after"))
         raise Unreachable(f"Given up after {_TRIES} tries: {_problem(answer)['detail']}")
 
     def _read(self, answer: httpx.Response) -> dict[str, Any]:
+        if answer.status_code == 401:
+            raise Unknown("The service wants a valid API key: set FACEID_API_KEY, or give --key.")
         if not answer.is_success:
             raise Refused(_problem(answer))
         try:
@@ -119,9 +126,12 @@ def pause(attempt: int, retry_after: str | None) -> float:
 
 
 @asynccontextmanager
-async def connect(url: str, local: bool, gallery: str) -> AsyncIterator[Service]:
+async def connect(
+    url: str, local: bool, gallery: str, key: str | None = None
+) -> AsyncIterator[Service]:
     """
     Args:
+        key: the API key to present.
         local: run the whole service inside this process, on the embedded store, instead
             of asking the one at `url`: the same code on the same path.
 
@@ -131,23 +141,32 @@ async def connect(url: str, local: bool, gallery: str) -> AsyncIterator[Service]
     params = {"gallery": gallery}
     if not local:
         try:
-            http = httpx.AsyncClient(base_url=url, params=params, timeout=_TIMEOUT, limits=_LIMITS)
+            http = httpx.AsyncClient(
+                base_url=url,
+                params=params,
+                headers={"X-API-Key": key} if key else None,
+                timeout=_TIMEOUT,
+                limits=_LIMITS,
+            )
         except httpx.InvalidURL as error:
             raise Unreachable(f"--url {url} is not an address: {error}.") from None
+        except UnicodeEncodeError:
+            raise Unreachable("What --key (or FACEID_API_KEY) says is not an API key.") from None
         async with http:
             yield Service(http)
         return
 
     from app.logs import configure_logging
     from app.main import create_app
-    from app.settings import load_settings
+    from app.settings import AuthSettings, load_settings
 
     configure_logging("WARNING")
-    app = create_app(load_settings())
+    # Who may open the store's folder needs no key for what is in it.
+    app = create_app(load_settings().model_copy(update={"auth": AuthSettings(disabled=True)}))
     # An unexpected error is answered 500 here as well, not raised through the transport.
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://local", params=params) as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", params=params) as http,
     ):
         yield Service(http)

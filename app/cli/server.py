@@ -2,20 +2,25 @@
 
 import asyncio
 import gc
+import ipaddress
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
 
-from app.errors import StartupError
+from app import auth
+from app.audit import Event
+from app.cli.keys import key_details, open_log
+from app.errors import InvalidSettings, StartupError
 from app.logs import configure_logging
 from app.main import create_app
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +44,14 @@ def serve(host: str, port: int) -> None:
         # The event loop wakes for every packet; as a batch task it waits for a free moment
         # instead of pushing a computing thread off its core and out of its cache each time.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    app = create_app(load_settings())
+    settings = load_settings()
+    app = create_app(settings)
     # Before models and store are opened: a port in use shows at once.
     with bind(host, port) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        if settings.auth.disabled:
+            check_loopback(listener)
+        else:
+            show_first_key(settings)
         # uvicorn sends itself once more the signal that stopped it. This turns it into an
         # ordinary exit, through the end of the lifespan, where the store is closed.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -54,11 +64,13 @@ async def _serve(app: FastAPI, listener: socket.socket) -> None:
     # swallows the error itself.
     config = uvicorn.Config(
         app,
+        http=_http_protocol(),
         lifespan="off",
         log_config=None,
         access_log=False,
         ws="none",
         proxy_headers=False,
+        server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     async with app.router.lifespan_context(app):
@@ -70,12 +82,56 @@ async def _serve(app: FastAPI, listener: socket.socket) -> None:
         await uvicorn.Server(config).serve([listener])
 
 
+def check_loopback(listener: socket.socket) -> None:
+    """
+    Raises:
+        InvalidSettings: other machines could reach a service that asks nobody for a key.
+    """
+    address = listener.getsockname()[0]
+    if not ipaddress.ip_address(address).is_loopback:
+        raise InvalidSettings(
+            f"FACEID_AUTH__DISABLED is for this machine alone, but {address} is open to others. "
+            "Listen on 127.0.0.1, or unset it and make keys with `faceid keys create`."
+        )
+
+
+def show_first_key(settings: Settings) -> None:
+    """Where there are no keys yet, make one and show it, this once and not as a line of the log.
+
+    Raises:
+        StartupError: it cannot be kept, or not be written down in the audit log.
+    """
+    if settings.keys_file.exists():
+        return
+    log = open_log(settings)
+    made = auth.first(settings.keys_file)
+    if made is None:  # another replica was faster
+        return
+    key, text = made
+    log.write(Event("key.create", "done", details=key_details(key)))
+    print(
+        f"\nNo API keys yet, so here is one that may do everything. It is not shown again:\n\n"
+        f"    export FACEID_API_KEY={text}\n\n"
+        f"Make others with `faceid keys create`; they are kept, hashed, in {settings.keys_file}.\n",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
     except ImportError:  # Windows, PyPy
         return asyncio.new_event_loop
     return uvloop.new_event_loop
+
+
+def _http_protocol() -> type[asyncio.Protocol] | Literal["h11"]:
+    try:
+        from app.cli.protocol import BoundedHeadProtocol
+    except ImportError:  # PyPy has no httptools; h11 bounds the size of a head
+        return "h11"
+    return BoundedHeadProtocol
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -58,7 +58,7 @@ config() { # TEMPLATE; one value a line
 # In namespaces of its own: ROOT USER; the variables and commands come from the files that
 # config wrote.
 run() {
-    local root=$1 user=$2 work=$3 service i answer
+    local root=$1 user=$2 work=$3 service i answer key
     local -a environment entry health inside
     mapfile -t environment <"$work/environment"
     mapfile -t entry <"$work/entry"
@@ -75,6 +75,7 @@ run() {
     "${inside[@]}" id
     if "${inside[@]}" touch /srv/faceid/written 2>/dev/null; then fail "the root can be written to"; fi
 
+    key=$("${inside[@]}" "${entry[0]}" keys create --scope admin 2>/dev/null)
     "${inside[@]}" "${entry[@]}" >"$work/log" 2>&1 &
     service=$!
     for ((i = 0; ; i++)); do
@@ -83,7 +84,7 @@ run() {
         sleep 0.5
     done
     echo "healthy"
-    ask() { curl --silent --show-error --fail-with-body "$@"; }
+    ask() { curl --silent --show-error --fail-with-body --header "X-API-Key: $key" "$@"; }
     ask -o /dev/null -F image=@tests/photos/grace_hopper.jpg \
         http://127.0.0.1:8000/persons/grace-hopper/faces
     ask -o /dev/null -F image=@tests/photos/astronaut.png \
@@ -92,6 +93,7 @@ run() {
     [[ $answer == *grace-hopper*eileen-collins* || $answer == *eileen-collins*grace-hopper* ]] ||
         fail "not found: $answer"
     echo "both persons found"
+    if curl --silent --fail -o /dev/null http://127.0.0.1:8000/persons; then fail "no key asked for"; fi
     kill "$service"
     wait "$service" || fail "it did not end cleanly"
     if "${inside[@]}" "${health[@]:1}" 2>/dev/null; then fail "healthy without a service"; fi

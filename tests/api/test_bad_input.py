@@ -321,7 +321,7 @@ def test_more_faces_than_a_person_may_have(
 def test_a_client_that_hangs_up_halfway(client: httpx.Client) -> None:
     with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
         connection.sendall(
-            b"POST /identify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+            b"POST /identify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
             b"Content-Length: 1000\r\n\r\nonly this"
         )
     time.sleep(0.1)

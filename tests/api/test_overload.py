@@ -37,7 +37,7 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path: Path, hopper: bytes) -> 
 
 def test_a_client_that_has_gone_costs_no_inference(tmp_path: Path, hopper: bytes) -> None:
     request = (
-        b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
         b"Content-Length: %d\r\n\r\n" % len(hopper)
     ) + hopper
     with running(tmp_path, model={"cores": 1}) as client:
@@ -64,7 +64,7 @@ def test_a_slow_sender_holds_nobody_up(tmp_path: Path, hopper: bytes) -> None:
         slow = [socket.create_connection(address) for _ in range(50)]
         for connection in slow:
             connection.sendall(
-                b"POST /identify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+                b"POST /identify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
                 b"Content-Length: 100000\r\n\r\n"
             )
         assert client.post("/identify", content=hopper, headers=JPEG).status_code == 200

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,11 +12,13 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[httpx.Client]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))
         nobody = "http://{}:{}".format(*placeholder.getsockname())
-        with running(Path("unused"), store={"url": nobody, "timeout_s": 1}) as client:
+        with running(
+            tmp_path_factory.mktemp("unused"), store={"url": nobody, "timeout_s": 1}
+        ) as client:
             yield client
 
 

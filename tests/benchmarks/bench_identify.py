@@ -199,7 +199,8 @@ def main() -> None:
         )
         server = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "serve", "--port", str(options.port)],
-            env=os.environ | {"FACEID_STORE__PATH": str(folder / "store")},
+            env=os.environ
+            | {"FACEID_STORE__PATH": str(folder / "store"), "FACEID_AUTH__DISABLED": "true"},
             stderr=(folder / "log").open("w"),
         )
         try:

@@ -67,7 +67,8 @@ def main() -> None:
             started = time.perf_counter()
             server = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", "serve", "--port", str(options.port)],
-                env=os.environ | {"FACEID_STORE__PATH": str(store)},
+                env=os.environ
+                | {"FACEID_STORE__PATH": str(store), "FACEID_AUTH__DISABLED": "true"},
                 stderr=subprocess.DEVNULL,
             )
             wait_until_ready(url, server)

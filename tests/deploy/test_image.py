@@ -145,7 +145,12 @@ def test_it_runs_as_the_image_says_on_a_read_only_root(
             time.sleep(0.25)
         else:
             pytest.fail("the health check never passed")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        key = re.search(r"FACEID_API_KEY=(\S+)", log.read_text())
+        assert key is not None
+        headers = {"X-API-Key": key[1]}
+        url = f"http://127.0.0.1:{port}"
+        assert httpx.get(f"{url}/persons").status_code == 401
+        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
             enrolled = client.post("/persons/grace/faces", files={"image": hopper})
             assert enrolled.status_code == 201
             (face,) = client.post("/identify", files={"image": hopper}).json()["faces"]

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -28,7 +30,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("FACEID_")}
-    return inherited | {"FACEID_STORE__PATH": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}
+    return inherited | {
+        "FACEID_STORE__PATH": str(tmp_path / "store"),
+        "FACEID_AUTH__DISABLED": "true",
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 @pytest.fixture
@@ -125,7 +131,12 @@ def port() -> int:
 def service(
     environment: dict[str, str], port: int, tmp_path: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    log = tmp_path / "service.log"
+    with serving(environment, port, tmp_path / "service.log") as process:
+        yield process
+
+
+@contextmanager
+def serving(environment: dict[str, str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [*FACEID, "serve", "--port", str(port)], env=environment, stderr=stderr
@@ -238,3 +249,67 @@ def test_an_invalid_setting_is_named(faceid: Run) -> None:
     assert refused.stderr == (
         "faceid: FACEID_LIMITS__MAX_IMAGES: Input should be greater than or equal to 1\n"
     )
+
+
+def test_keys_from_the_first_start_on(
+    faceid: Run, environment: dict[str, str], people: Path, port: int, tmp_path: Path
+) -> None:
+    environment["FACEID_AUTH__DISABLED"] = "false"
+    store = tmp_path / "store"
+    url = f"http://127.0.0.1:{port}"
+
+    def ask(key: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return faceid(*arguments, FACEID_URL=url, FACEID_API_KEY=key)
+
+    log = tmp_path / "first.log"
+    with serving(environment, port, log) as process:
+        (shown,) = re.findall(r"^    export FACEID_API_KEY=(\S+)$", log.read_text(), re.MULTILINE)
+        assert not any(
+            shown in line for line in log.read_text().splitlines() if line.startswith("{")
+        )
+        refused = faceid("persons", FACEID_URL=url)
+        assert (refused.returncode, "valid API key" in refused.stderr) == (2, True)
+        assert "2 enrolled" in ask(shown, "enrol", people).stdout
+
+        made = faceid("keys", "create", "--scope", "identify", "--name", "door")
+        door = made.stdout.strip()
+        assert "\tmatch\tgrace\t" in ask(door, "identify", HOPPER).stdout
+        assert "forbidden" in ask(door, "persons").stderr
+        listed = [line.split("\t") for line in faceid("keys", "list").stdout.splitlines()]
+        assert [(key[1], key[2]) for key in listed] == [("first", "admin"), ("door", "identify")]
+        identifier = listed[1][0]
+        rotated = faceid("keys", "rotate", identifier, "--overlap-hours", "0").stdout.strip()
+        assert "valid API key" in ask(door, "identify", HOPPER).stderr
+        assert ask(rotated, "identify", HOPPER).returncode == 0
+        assert faceid("keys", "revoke", rotated.split("_")[1]).returncode == 0
+        assert "valid API key" in ask(rotated, "identify", HOPPER).stderr
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+    with serving(environment, port, log):
+        assert "FACEID_API_KEY" not in log.read_text(), "a key is shown once"
+        assert ask(shown, "persons").returncode == 0
+
+    checked = faceid("audit", "verify")
+    assert checked.returncode == 0, checked.stderr
+    events = [json.loads(line) for line in (store / "audit.jsonl").read_text().splitlines()]
+    assert [event["action"] for event in events if event["outcome"] == "done"] == [
+        *("key.create", "person.enrol", "person.enrol"),
+        *("key.create", "key.rotate", "key.revoke"),
+    ]
+    assert events[1]["key"] == events[0]["details"]["key"]
+    head = re.search(r"head (\S+)", checked.stdout)[1]
+    text = (store / "audit.jsonl").read_text().splitlines(keepends=True)
+    (store / "audit.jsonl").write_text("".join(text[:-1]))
+    for arguments in ((), ("--head", head)):
+        found = faceid("audit", "verify", *arguments)
+        assert (found.returncode, "missing at the end" in found.stderr) == (1, True)
+    assert shown not in "".join(file.read_text() for file in store.glob("*.json*"))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_without_keys_only_this_machine_is_served(faceid: Run, host: str) -> None:
+    refused = faceid("serve", "--host", host, "--port", "0", FACEID_AUTH__DISABLED="true")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("faceid: FACEID_AUTH__DISABLED is for this machine alone")
+    assert refused.stderr.count("\n") == 1

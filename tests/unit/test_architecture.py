@@ -15,6 +15,8 @@ ALLOWED = {
     "app.vision": {"app.errors"},
     "app.decision": {"app.errors"},
     "app.models": set(),
+    "app.auth": {"app.errors", "app.files"},
+    "app.audit": {"app.errors", "app.files"},
     "app.store": {"app.errors"},
     "app.inference": {"app.errors", "app.vision", "app.models"},
     "app.services": {

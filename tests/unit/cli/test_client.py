@@ -8,8 +8,11 @@ import httpx
 import pytest
 
 from app.cli import client
-from app.cli.client import Refused, Service, Unreachable, pause
+from app.cli.client import Refused, Service, Unknown, Unreachable, pause
 
+HASTY = httpx.Response(
+    429, json={"code": "too_many_requests", "detail": "Slower."}, headers={"Retry-After": "1"}
+)
 BUSY = httpx.Response(503, json={"code": "queue_full", "detail": "Full."})
 DONE = httpx.Response(200, json={"persons": []})
 LOST = httpx.ReadError("connection reset")
@@ -63,7 +66,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[dict[str, Any],
 
 
 def test_a_busy_service_is_asked_again(call: Callable[..., tuple[dict[str, Any], int]]) -> None:
-    assert call(BUSY, BUSY, DONE) == ({"persons": []}, 3)
+    assert call(BUSY, HASTY, DONE) == ({"persons": []}, 3)
 
 
 def test_a_service_that_stays_busy_is_given_up(
@@ -89,6 +92,14 @@ def test_a_problem_is_not_repeated(call: Callable[..., tuple[dict[str, Any], int
     with pytest.raises(Refused) as caught:
         call(httpx.Response(404, json=problem), DONE)
     assert caught.value.code == "person_not_found"
+
+
+def test_without_a_key_nothing_is_tried_further(
+    call: Callable[..., tuple[dict[str, Any], int]],
+) -> None:
+    problem = {"code": "unauthenticated", "detail": "A key."}
+    with pytest.raises(Unknown, match="FACEID_API_KEY"):
+        call(httpx.Response(401, json=problem), DONE)
 
 
 @pytest.mark.parametrize("body", ["<h1>Bad gateway</h1>", "[]", '{"error": "?"}'])
