@@ -69,6 +69,11 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._persons)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the last request that changes anything got no answer."""
+        return self._doubt is not None
+
     def request(self, client: httpx.Client) -> None:
         """Send a request and note what its answer promises.
 

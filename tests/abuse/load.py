@@ -9,6 +9,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ _CLOSE = re.compile(rb"(?i)\r\nconnection: close")
 _PATIENCE_S = 30.0
 
 NO_ANSWER = 0
+REFUSED = -1
 
 
 class Sample(NamedTuple):
@@ -25,7 +27,8 @@ class Sample(NamedTuple):
     Attributes:
         at: seconds since the start of the load at which the request was due.
         seconds: from then until its answer was complete.
-        status: of the answer; `NO_ANSWER` where the connection ended without one.
+        status: of the answer; `NO_ANSWER` where the connection ended without one, `REFUSED`
+            where there was none.
     """
 
     at: float
@@ -93,13 +96,15 @@ class Load:
         self._sent = 0
 
     async def closed(self, clients: int, seconds: float) -> list[Sample]:
-        """So many clients, each with one request at a time."""
+        """So many clients, each with one request at a time, until they are refused."""
         samples: list[Sample] = []
         started = time.perf_counter()
 
         async def client() -> None:
             while (at := time.perf_counter() - started) < seconds:
                 samples.append(await self._one(at, started))
+                if samples[-1].status == REFUSED:
+                    break
 
         await asyncio.gather(*(client() for _ in range(clients)))
         return samples
@@ -126,14 +131,12 @@ class Load:
     async def _one(self, at: float, started: float) -> Sample:
         self._sent += 1
         request = self._requests[self._sent % len(self._requests)]
-        status = NO_ANSWER
-        try:
+        status = REFUSED
+        with suppress(TimeoutError, OSError):
             async with asyncio.timeout(_PATIENCE_S):
                 connection = await self._connection()
+                status = NO_ANSWER
                 status = await connection.send(request)
-        except (TimeoutError, OSError):
-            pass
-        else:
             if connection.reusable:
                 self._idle.append(connection)
             else:

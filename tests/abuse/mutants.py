@@ -189,7 +189,7 @@ def _polyglot(chance: random.Random, original: Original) -> bytes:
     )
 
 
-def _metadata(chance: random.Random, original: Original, exif: bytes, icc: bytes) -> bytes:
+def _metadata(original: Original, exif: bytes, icc: bytes) -> bytes:
     """The original with these blocks in place of its own, whole otherwise."""
     if original.kind == "JPEG":
         blocks = [(0xE1, b"Exif\0\0" + exif), (0xE2, b"ICC_PROFILE\0\x01\x01" + icc)]
@@ -219,19 +219,19 @@ def _exif_garbage(chance: random.Random, original: Original) -> bytes:
     directory = b"II*\0" + struct.pack("<IH", 8, count) + entry * min(count, 3)
     loop = directory + struct.pack("<I", 8)  # the next directory is this one
     exif = chance.choice((chance.randbytes(chance.choice((1, 60, 5000))), directory, loop, b""))
-    return _metadata(chance, original, exif, b"")
+    return _metadata(original, exif, b"")
 
 
 def _icc_garbage(chance: random.Random, original: Original) -> bytes:
     bomb = _compressed_zeros(chance.choice((10**3, 10**7, 5 * 10**7)))
     icc = chance.choice((chance.randbytes(chance.choice((1, 128, 60000))), bomb))
-    return _metadata(chance, original, b"", icc)
+    return _metadata(original, b"", icc)
 
 
 def _text_bomb(chance: random.Random, original: Original) -> bytes:
     """Megabytes of comment in a few kilobytes; only PNG compresses them."""
     if original.kind != "PNG":
-        return _metadata(chance, original, bytes(60_000), bytes(60_000))
+        return _metadata(original, bytes(60_000), bytes(60_000))
     text = _compressed_zeros(chance.choice((10**5, 10**7, 5 * 10**7)))
     chunks = _chunk(chance.choice((b"zTXt", b"iTXt")), b"Comment\0\0" + text) * chance.choice(
         (1, 9)

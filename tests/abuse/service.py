@@ -52,7 +52,7 @@ class Service:
         self.log = folder / "log"
         self.store = store or folder / "store"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("FACEID_")}
-        self._environment = (
+        self.environment = (
             inherited
             | {"PYTHONPATH": str(ROOT), "FACEID_STORE__PATH": str(self.store)}
             | OPEN
@@ -81,7 +81,7 @@ class Service:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", "serve", "--port", "0"],
-                env=self._environment,
+                env=self.environment,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
