@@ -74,6 +74,12 @@ class Ledger:
         """Whether the last request that changes anything got no answer."""
         return self._doubt is not None
 
+    def forget_one(self) -> str:
+        """A person whom the caller deletes."""
+        person_id = self._chance.choice(list(self._persons))
+        del self._persons[person_id]
+        return person_id
+
     def request(self, client: httpx.Client) -> None:
         """Send a request and note what its answer promises.
 
@@ -153,7 +159,7 @@ class Ledger:
         self._expect(calls.identify(client, self._chance.choice(self._photos)), 200)
 
     def _verify(self, client: httpx.Client, person_id: str) -> None:
-        expected = 200 if self._persons[person_id].faces else 422
+        expected = 200 if self._persons[person_id].faces else 404
         self._expect(calls.verify(client, person_id, self._chance.choice(self._photos)), expected)
 
     def _list(self, client: httpx.Client, _: str) -> None:
