@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Literal
 
@@ -33,10 +34,14 @@ _SWITCH_INTERVAL = 1e-4
 # Below the 30 s an orchestrator usually grants before it kills.
 GRACE_SECONDS = 20
 
+# For requests of connections that are taken in last to arrive.
+_LAST_REQUESTS_SECONDS = 0.2
+
 
 class _DrainingServer(uvicorn.Server):
     """On SIGTERM it first calls itself not ready and goes on serving, for whoever shares out the
-    requests to notice; a second signal, or Ctrl-C, ends that."""
+    requests to notice. A second signal, or Ctrl-C, ends that. Who has connected by then is served.
+    """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
         super().__init__(config)
@@ -52,6 +57,27 @@ class _DrainingServer(uvicorn.Server):
         _log.info("draining for %g s", self._drain_s)
         stop = super().handle_exit
         self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_s, stop, sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # What the kernel has queued would be reset with the listener, and so would requests that
+        # have been sent and not been read yet.
+        for listener in sockets or []:
+            with listener.dup() as queue:
+                queue.setblocking(False)
+                for server in self.servers:
+                    server.close()
+                with suppress(BlockingIOError):
+                    while True:
+                        connection, _ = queue.accept()
+                        await self._loop.connect_accepted_socket(self._protocol, connection)
+        await asyncio.sleep(_LAST_REQUESTS_SECONDS)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
 
 def serve(host: str, port: int, drain_s: float) -> None:

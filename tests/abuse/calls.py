@@ -93,10 +93,10 @@ def persons(client: httpx.Client) -> list[dict[str, Any]]:
             return found
 
 
-def identify_bytes(image: bytes, host: str) -> bytes:
+def identify_bytes(image: bytes, authorization: str) -> bytes:
     """The request as it goes over the wire."""
     head = (
-        f"POST /identify HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\n"
-        f"Content-Length: {len(image)}\r\n\r\n"
+        f"POST /identify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+        f"Authorization: {authorization}\r\nContent-Length: {len(image)}\r\n\r\n"
     )
     return head.encode() + image

@@ -57,7 +57,7 @@ def fuzz(service: Service, numbers: range) -> Found:
     """Send the mutants of these numbers, every fourth to detection alone."""
     found = Found()
     with (
-        httpx.Client(base_url=service.url, timeout=DEADLINE_S) as client,
+        service.client(DEADLINE_S) as client,
         concurrent.futures.ThreadPoolExecutor(_CLIENTS) as threads,
     ):
 

@@ -57,7 +57,8 @@ async def measure(service: Service, times: float, seconds: float, warm_s: float)
         warm_s: seconds for each of the two measurements without overload.
     """
     load = Load(
-        service.address, [calls.identify_bytes(photo, "x") for photo in calls.faces(PERSONS)]
+        service.address,
+        [calls.identify_bytes(photo, service.authorization) for photo in calls.faces(PERSONS)],
     )
     try:
         await load.closed(4, warm_s / 4)

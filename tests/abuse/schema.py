@@ -45,6 +45,7 @@ def run(service: Service, folder: Path, examples: int, seed: int) -> Run:
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"),
             *("--checks", "all", "--continue-on-failure", "--no-color", "--seed", str(seed)),
+            *("--header", f"Authorization: {service.authorization}"),
             *("--max-examples", str(examples), "--report", "json"),
             *("--report-json-path", str(report)),
         ],

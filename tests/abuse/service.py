@@ -14,9 +14,8 @@ from typing import NamedTuple
 import httpx
 
 ROOT = Path(__file__).parents[2]
-# The one place that says how the service is opened to the tests.
-OPEN = {"FACEID_AUTH__DISABLED": "true"}
 
+_KEY = re.compile(r"export FACEID_API_KEY=(\S+)")
 _ADDRESS = re.compile(r"serving on (http://[^\"]+)")
 _START_SECONDS = 60
 
@@ -40,12 +39,15 @@ class Usage(NamedTuple):
 
 
 class Service:
-    """`faceid serve` on a free port of loopback.
+    """`faceid serve` on a free port of loopback, with an API key.
 
     Args:
         folder: holds the store and the log; kept from one start to the next.
         store: the store's folder, where it is not in `folder`.
         variables: environment variables for it.
+
+    Attributes:
+        authorization: the header of that name.
     """
 
     def __init__(self, folder: Path, store: Path | None = None, **variables: str) -> None:
@@ -53,13 +55,11 @@ class Service:
         self.store = store or folder / "store"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("FACEID_")}
         self.environment = (
-            inherited
-            | {"PYTHONPATH": str(ROOT), "FACEID_STORE__PATH": str(self.store)}
-            | OPEN
-            | variables
+            inherited | {"PYTHONPATH": str(ROOT), "FACEID_STORE__PATH": str(self.store)} | variables
         )
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.authorization = ""
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -96,9 +96,13 @@ class Service:
                 raise NotStarted("It did not serve within a minute.\n" + self.log.read_text())
             time.sleep(0.02)
         self.url = found[1]
+        if shown := _KEY.search(self.log.read_text()):  # the first start shows one, once
+            self.authorization = f"Bearer {shown[1]}"
 
     def client(self, timeout_s: float = 30) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=timeout_s)
+        """With the key that may do everything."""
+        headers = {"Authorization": self.authorization}
+        return httpx.Client(base_url=self.url, timeout=timeout_s, headers=headers)
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)

@@ -49,7 +49,10 @@ class Stopped(NamedTuple):
 
 
 async def stop_under_load(service: Service) -> Stopped:
-    load = Load(service.address, [calls.identify_bytes(photo, "x") for photo in calls.faces(20)])
+    load = Load(
+        service.address,
+        [calls.identify_bytes(photo, service.authorization) for photo in calls.faces(20)],
+    )
     working = asyncio.create_task(load.closed(CLIENTS, 60))
     await asyncio.sleep(_BEFORE_S / 2)
     uploading = asyncio.create_task(_upload_slowly(service))
@@ -81,7 +84,7 @@ async def _watch(service: Service, signalled: float) -> tuple[float, float]:
 
 
 async def _upload_slowly(service: Service) -> int:
-    request = calls.identify_bytes(calls.faces(1)[0], "x")
+    request = calls.identify_bytes(calls.faces(1)[0], service.authorization)
     reader, writer = await asyncio.open_connection(*service.address)
     writer.write(request[: len(request) // 2])
     await asyncio.sleep(_SLOW_S)
