@@ -69,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         openapi_url=None,  # with a page of our own
     )
+    app.state.draining = False
     # Added last is met first.
     app.add_middleware(CancelAbandoned)
     app.add_middleware(AuditRequests, log=audit, decisions=settings.audit.decisions)

@@ -14,6 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from app.errors import BodyTooLarge, ClientDisconnected, InvalidRequest, UnsupportedMediaType
+from app.schemas import PERSON_ID
 from app.settings import LimitSettings
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -23,6 +24,11 @@ Model = TypeVar("Model", bound=BaseModel)
 _DISCARDED = 2
 
 _IMAGE_FIELDS = ("image", "image_a", "image_b")
+_TEXT_FIELDS = ("person_id",)
+# A PNG of one pixel.
+_EXAMPLE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +155,7 @@ async def _from_multipart(headers: Headers, data: bytes, limits: LimitSettings) 
             elif name in _IMAGE_FIELDS:
                 raise InvalidRequest(f"The field {name!r} is text; send it as a file.")
             else:
+                _check_text_field(name)
                 body.fields[name] = value
     finally:
         await form.close()
@@ -164,10 +171,11 @@ def _from_json(data: bytes) -> Body:
         if name in _IMAGE_FIELDS:
             items = value if isinstance(value, list) else [value]
             body.images[name] = [_from_base64(name, item) for item in items]
-        elif isinstance(value, str):
-            body.fields[name] = value
         else:
-            raise InvalidRequest(f"The field {name!r} must be a string.")
+            _check_text_field(name)
+            if not isinstance(value, str):
+                raise InvalidRequest(f"The field {name!r} must be a string.")
+            body.fields[name] = value
     return body
 
 
@@ -198,34 +206,52 @@ def _check_image_field(name: str) -> None:
         )
 
 
-def _image_schema(*names: str, repeatable: bool) -> dict[str, Any]:
-    binary = {"type": "string", "format": "binary"}
-    base64_text = {"type": "string", "format": "byte"}
-    text = {name: {"type": "string"} for name in names if name not in _IMAGE_FIELDS}
-    images = [name for name in names if name in _IMAGE_FIELDS]
+def _check_text_field(name: str) -> None:
+    # A gallery or a threshold in the wrong place would be ignored, and nobody would know.
+    if name not in _TEXT_FIELDS:
+        raise InvalidRequest(
+            f"Unknown field {name!r}; only images and {', '.join(_TEXT_FIELDS)} go into the body, "
+            "everything else into the query."
+        )
 
-    def many(schema: dict[str, Any]) -> dict[str, Any]:
-        return {"oneOf": [schema, {"type": "array", "items": schema}]} if repeatable else schema
 
-    return {
-        "multipart/form-data": {
-            "schema": {
+def _content(*shapes: dict[str, bool]) -> dict[str, Any]:
+    """OpenAPI request body in one of these shapes.
+
+    Args:
+        shapes: the fields of each, all required, and whether a field can be sent repeatedly.
+    """
+
+    def schema(image: dict[str, Any], many: dict[str, Any]) -> dict[str, Any]:
+        objects = [
+            {
                 "type": "object",
                 "properties": {
-                    name: {"type": "array", "items": binary} if repeatable else binary
-                    for name in images
-                }
-                | text,
+                    name: (many if repeatable else image)
+                    if name in _IMAGE_FIELDS
+                    else {"type": "string", "pattern": PERSON_ID}
+                    for name, repeatable in shape.items()
+                },
+                "required": list(shape),
+                "additionalProperties": False,
             }
-        },
+            for shape in shapes
+        ]
+        return objects[0] if len(objects) == 1 else {"oneOf": objects}
+
+    def array(items: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "array", "items": items, "minItems": 1}
+
+    file = {"type": "string", "format": "binary"}
+    base64_text = {"type": "string", "format": "byte"}
+    content = {
+        "multipart/form-data": {"schema": schema(file, array(file))},
         "application/json": {
-            "schema": {
-                "type": "object",
-                "properties": {name: many(base64_text) for name in images} | text,
-            },
-            "example": dict.fromkeys(images, "<base64 of the file>"),
+            "schema": schema(base64_text, {"oneOf": [base64_text, array(base64_text)]}),
+            "example": {n: _EXAMPLE if n in _IMAGE_FIELDS else "grace" for n in shapes[0]},
         },
     }
+    return {"requestBody": {"required": True, "content": content | _bare()}}
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
@@ -236,18 +262,15 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
 
 def one_image() -> dict[str, Any]:
     """OpenAPI request body of the calls that take one image."""
-    content = _image_schema("image", repeatable=False)
-    return {"requestBody": {"required": True, "content": content | _bare()}}
+    return _content({"image": False})
 
 
 def several_images() -> dict[str, Any]:
-    content = _image_schema("image", repeatable=True)
-    return {"requestBody": {"required": True, "content": content | _bare()}}
+    return _content({"image": True})
 
 
 def two_images_or_person() -> dict[str, Any]:
-    content = _image_schema("image_a", "image_b", "image", "person_id", repeatable=False)
-    return {"requestBody": {"required": True, "content": content | _bare()}}
+    return _content({"image_a": False, "image_b": False}, {"image": False, "person_id": False})
 
 
 def _bare() -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Is it alive, can it work, and what has it done?"""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app import schemas
 from app.api.deps import Injected
 from app.api.problems import responses
-from app.errors import StoreUnavailable
+from app.errors import NotReady, StoreUnavailable
 
 router = APIRouter(tags=["health"])
 monitoring = APIRouter()
@@ -23,8 +23,10 @@ async def live() -> schemas.Liveness:
 
 
 @router.get("/health/ready", responses=responses(503), summary="The service can work")
-async def ready(services: Injected) -> schemas.Readiness:
-    """The embedder embeds, the store answers and belongs to this embedder."""
+async def ready(request: Request, services: Injected) -> schemas.Readiness:
+    """The embedder embeds, the store answers and belongs to this embedder, and it stays."""
+    if request.app.state.draining:
+        raise NotReady("The service is about to stop; send requests to another one.")
     services.embedder.check()
     await services.store.check()
     return schemas.Readiness(

@@ -44,6 +44,9 @@ class RequestContext:
                     *message.get("headers", []),
                     (b"x-request-id", identifier.encode()),
                 ]
+                if scope["app"].state.draining:
+                    # The client's next request should find its way to another service.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

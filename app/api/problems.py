@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.errors import (
     BodyTooLarge,
@@ -59,6 +60,16 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """What this address takes. The framework names the methods of its first route alone."""
+
+    def taken(method: str) -> bool:
+        scope = dict(request.scope) | {"method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+
+    return [method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") if taken(method)]
+
+
 def install(app: FastAPI) -> None:
     @app.exception_handler(FaceIdError)
     async def ours(_: Request, error: FaceIdError) -> JSONResponse:
@@ -78,9 +89,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 405:
+            allowed = ", ".join(_methods(app, request))
             return problem(
-                MethodNotAllowed(f"{request.method} is not possible here; see /docs."),
-                error.headers,
+                MethodNotAllowed(f"{request.method} is not possible here, {allowed} are."),
+                {"Allow": allowed},
             )
         if error.status_code == 404:
             return problem(NotFound("There is nothing at this address; see /docs."))

@@ -74,12 +74,20 @@ def main() -> None:
 def serve(
     host: Annotated[str, typer.Option(help="0.0.0.0: every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    drain: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=600,
+            help="Seconds after SIGTERM in which it calls itself not ready and goes on serving.",
+        ),
+    ] = 1.0,
 ) -> None:
     """Run the service. Everything else is set by FACEID_ variables in the environment."""
     from app.cli import server
 
     try:
-        server.serve(host, port)
+        server.serve(host, port, drain)
     except StartupError as error:
         complain(error)
         raise typer.Exit(1) from None

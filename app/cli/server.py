@@ -9,6 +9,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
 from typing import Literal
 
 import uvicorn
@@ -30,11 +32,59 @@ _log = logging.getLogger(__name__)
 _SWITCH_INTERVAL = 1e-4
 
 # Below the 30 s an orchestrator usually grants before it kills.
-_GRACE_SECONDS = 20
+GRACE_SECONDS = 20
+
+# For requests of connections that are taken in last to arrive.
+_LAST_REQUESTS_SECONDS = 0.2
 
 
-def serve(host: str, port: int) -> None:
+class _DrainingServer(uvicorn.Server):
+    """On SIGTERM it first calls itself not ready and goes on serving, for whoever shares out the
+    requests to notice. A second signal, or Ctrl-C, ends that. Who has connected by then is served.
     """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
+        super().__init__(config)
+        self._state = app.state
+        self._drain_s = drain_s
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGTERM or self._state.draining:
+            super().handle_exit(sig, frame)
+            return
+        self._state.draining = True
+        _log.info("draining for %g s", self._drain_s)
+        stop = super().handle_exit
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_s, stop, sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # What the kernel has queued would be reset with the listener, and so would requests that
+        # have been sent and not been read yet.
+        for listener in sockets or []:
+            with listener.dup() as queue:
+                queue.setblocking(False)
+                for server in self.servers:
+                    server.close()
+                with suppress(BlockingIOError):
+                    while True:
+                        connection, _ = queue.accept()
+                        await self._loop.connect_accepted_socket(self._protocol, connection)
+        await asyncio.sleep(_LAST_REQUESTS_SECONDS)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+
+def serve(host: str, port: int, drain_s: float) -> None:
+    """
+    Args:
+        drain_s: seconds between SIGTERM and the end of listening.
+
     Raises:
         StartupError: the service cannot start, and why.
     """
@@ -56,10 +106,10 @@ def serve(host: str, port: int) -> None:
         # ordinary exit, through the end of the lifespan, where the store is closed.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sys.exit(0))
-        runner.run(_serve(app, listener))
+        runner.run(_serve(app, listener, drain_s))
 
 
-async def _serve(app: FastAPI, listener: socket.socket) -> None:
+async def _serve(app: FastAPI, listener: socket.socket, drain_s: float) -> None:
     # The lifespan is run here because uvicorn logs the traceback of an error in it and
     # swallows the error itself.
     config = uvicorn.Config(
@@ -71,7 +121,7 @@ async def _serve(app: FastAPI, listener: socket.socket) -> None:
         ws="none",
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     async with app.router.lifespan_context(app):
         # What start-up made stays; the collector need not look through it again and again.
@@ -79,7 +129,7 @@ async def _serve(app: FastAPI, listener: socket.socket) -> None:
         gc.freeze()
         address, port = listener.getsockname()[:2]
         _log.info("serving on http://%s:%d", f"[{address}]" if ":" in address else address, port)
-        await uvicorn.Server(config).serve([listener])
+        await _DrainingServer(config, app, drain_s).serve([listener])
 
 
 def check_loopback(listener: socket.socket) -> None:
