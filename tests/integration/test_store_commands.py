@@ -164,7 +164,8 @@ def test_a_backup_of_a_running_service(
         assert dated.name.endswith("Z.jsonl.gz")
         piped = faceid("backup", "-", "--url", url)
         assert piped.returncode == 0
-        client.delete("/persons/eileen")
+        client.patch("/persons/grace", json={"rank": None})
+    assert '"backup"' in (tmp_path / "store" / "audit.jsonl").read_text()
 
     restored = tmp_path / "restored"
     for source, stdin in ((file, b""), ("-", piped.stdout)):
@@ -178,10 +179,11 @@ def test_a_backup_of_a_running_service(
         assert client.get("/galleries/default").json()["target_fpir"] == 0.02
         answer = client.post("/identify", content=collins, headers=JPEG).json()
         assert [f["person_id"] for f in answer["faces"]] == ["eileen"]
-        client.delete("/persons/eileen")
+    now = contents(tmp_path / "store", embedder)
     occupied = faceid("restore", file, FACEID_STORE__PATH=str(tmp_path / "store"))
-    assert occupied.returncode == 0  # grace is in the backup, just so; eileen comes back
-    assert contents(tmp_path / "store", embedder)["default"].persons == 2
+    assert occupied.returncode == 2
+    assert b"holds persons whom the source does not have" in occupied.stderr
+    assert contents(tmp_path / "store", embedder) == now
 
 
 def test_nothing_is_touched_where_a_backup_is_damaged(
