@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tests.stores import face
 
 ROOT = Path(__file__).parents[2]
 FACEID = [sys.executable, "-W", "error", "-c", "from app.cli import main; main()"]
-PERSONS = 1500
+PERSONS = 3000
 JPEG = {"Content-Type": "image/jpeg"}
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -97,6 +98,14 @@ def faceid(environment: dict[str, str]) -> Run:
     return run
 
 
+def has_opened(pid: int, folder: Path) -> bool:
+    with suppress(OSError):  # a file was closed, or the process is gone
+        files = [entry.readlink() for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        return any(folder in file.parents for file in files)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_migration_killed_again_and_again_ends_as_if_it_never_was(
     laptop: Path, embedder: Embedder, faceid: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -110,9 +119,9 @@ def test_a_migration_killed_again_and_again_ends_as_if_it_never_was(
             env=environment,
             stdout=subprocess.PIPE,
         )
-        while not destination.is_dir() and process.poll() is None:
+        while process.poll() is None and not has_opened(process.pid, destination):
             time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.6))
+        time.sleep(chance.uniform(0, 0.4))
         process.kill()
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
