@@ -45,6 +45,10 @@
     │   └── AuditUnavailable            503 audit_unavailable
     ├── InferenceFailed                 500 inference_failed
     ├── InvalidEmbedding                500 invalid_embedding
+    ├── TransferError                   the operator can mend it; nobody is answered
+    │   ├── InvalidBackup
+    │   ├── DestinationOccupied
+    │   └── TransferIncomplete
     └── StartupError                    the operator can mend it; the service does not start
         ├── InvalidSettings
         ├── InvalidModel
@@ -289,6 +293,26 @@ class InvalidEmbedding(FaceIdError):
     """An embedding that is not finite, of unit length and of the model's dimension."""
 
     status, code, title = 500, "invalid_embedding", "Invalid embedding"
+
+
+class TransferError(FaceIdError):
+    """Persons are not moved from one store to another, or from a backup."""
+
+
+class InvalidBackup(TransferError):
+    code, title = "invalid_backup", "Not a whole backup"
+
+
+class DestinationOccupied(TransferError):
+    """The destination holds what the source does not."""
+
+    code, title = "destination_occupied", "Destination holds something else"
+
+
+class TransferIncomplete(TransferError):
+    """Source and destination differ after all was written."""
+
+    code, title = "transfer_incomplete", "Source and destination differ"
 
 
 class StartupError(FaceIdError):

@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from app import tracing
-from app.api import docs, faces, galleries, health, identify, persons, problems, verify
+from app.api import backup, docs, faces, galleries, health, identify, persons, problems, verify
 from app.api.auditing import AuditRequests
 from app.api.deps import Services
 from app.api.limits import LimitClients
@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext, metrics=metrics)
     problems.install(app)
-    for module in (persons, galleries, identify, verify, faces):
+    for module in (persons, galleries, identify, verify, faces, backup):
         app.include_router(module.router, responses=problems.responses(401, 403, 408, 429))
     app.include_router(health.router)
     keyed = settings.auth.metrics == "key"
@@ -123,7 +123,7 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     await embedder.embed([np.zeros((112, 112, 3), np.uint8)])
     metrics.model_info.labels(model.name, device).set(1)
 
-    store = _store(settings.store, Embedder(model.name, model.dimension, model.weights_sha256))
+    store = store_of(settings.store, Embedder(model.name, model.dimension, model.weights_sha256))
     stack.push_async_callback(store.close)
     try:
         await store.open()
@@ -171,7 +171,8 @@ def calibrated_by(calibration: Calibration) -> Calibrated:
     )
 
 
-def _store(settings: StoreSettings, embedder: Embedder) -> Store:
+def store_of(settings: StoreSettings, embedder: Embedder) -> Store:
+    """The store that the settings name, not opened yet."""
     if settings.url is None:
         return EmbeddedStore(settings.path, embedder, template, durable=settings.durable)
     # Imported here: the client takes half a second to load, and most do without it.

@@ -15,7 +15,9 @@ from app.cli import enrolment
 from app.cli.audit import audit
 from app.cli.client import Refused, Service, Unreachable, connect, person_path
 from app.cli.keys import keys
+from app.cli.options import URL, Key, Url
 from app.cli.output import complain, progress_bar, say, table
+from app.cli.store import store
 from app.errors import StartupError
 
 Result = TypeVar("Result")
@@ -32,19 +34,10 @@ app = typer.Typer(
 )
 persons = typer.Typer()
 app.add_typer(persons, name="persons")
+app.add_typer(store, name="store")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 
-Url = Annotated[str, typer.Option("--url", envvar="FACEID_URL", help="Address of the service.")]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        "--key",
-        envvar="FACEID_API_KEY",
-        show_envvar=True,
-        help="API key. Better in the environment: everybody on this machine sees arguments.",
-    ),
-]
 Local = Annotated[
     bool,
     typer.Option(
@@ -62,8 +55,6 @@ Face = Annotated[
 ]
 Concern = Literal["reject", "warn", "allow"]
 PersonId = Annotated[str, typer.Argument(metavar="ID", help="The person's id.")]
-
-_URL = "http://127.0.0.1:8000"
 
 
 def main() -> None:
@@ -119,7 +110,7 @@ def enrol(
         int | None, typer.Option(min=1, help="Photos on their way at once; unset: two a core.")
     ] = None,
     gallery: Gallery = "default",
-    url: Url = _URL,
+    url: Url = URL,
     key: Key = None,
     local: Local = False,
 ) -> None:
@@ -183,7 +174,7 @@ def identify(
         bool, typer.Option("--json", help="Print the answers as they come, one a line.")
     ] = False,
     gallery: Gallery = "default",
-    url: Url = _URL,
+    url: Url = URL,
     key: Key = None,
     local: Local = False,
 ) -> None:
@@ -259,7 +250,7 @@ def verify(
     threshold: Threshold = None,
     face: Face = "only",
     gallery: Gallery = "default",
-    url: Url = _URL,
+    url: Url = URL,
     key: Key = None,
     local: Local = False,
 ) -> None:
@@ -299,7 +290,7 @@ def duplicates(
         typer.Option(help="Share of persons that may look like another by chance; unset: 0.001."),
     ] = None,
     gallery: Gallery = "default",
-    url: Url = _URL,
+    url: Url = URL,
     key: Key = None,
     local: Local = False,
 ) -> None:
@@ -342,7 +333,7 @@ def duplicates(
 def list_persons(
     ctx: typer.Context,
     gallery: Gallery = "default",
-    url: Url = _URL,
+    url: Url = URL,
     key: Key = None,
     local: Local = False,
 ) -> None:
@@ -372,7 +363,7 @@ def list_persons(
 def show_person(
     person_id: PersonId,
     gallery: Gallery = "default",
-    url: Url = _URL,
+    url: Url = URL,
     key: Key = None,
     local: Local = False,
 ) -> None:
@@ -398,7 +389,7 @@ def delete_person(
     person_id: PersonId,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     gallery: Gallery = "default",
-    url: Url = _URL,
+    url: Url = URL,
     key: Key = None,
     local: Local = False,
 ) -> None:

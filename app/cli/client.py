@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import httpx
@@ -14,6 +14,8 @@ _RECONNECTS = 5
 _LONGEST_PAUSE = 30.0
 # A photo may wait behind many others; a connection is there at once or not at all.
 _TIMEOUT = httpx.Timeout(120, connect=10, pool=None)
+# Between two pieces of a backup the service may look through all of a large store.
+_DOWNLOAD_TIMEOUT = httpx.Timeout(1800, connect=10)
 _LIMITS = httpx.Limits(max_connections=None)
 
 
@@ -83,16 +85,35 @@ class Service:
             wait = pause(attempt, answer.headers.get("retry-after"))
         raise Unreachable(f"Given up after {_TRIES} tries: {_problem(answer)['detail']}")
 
+    async def download(self, path: str) -> AsyncIterator[bytes]:
+        """The body of one answer, piece by piece.
+
+        Raises:
+            Refused, Unknown, Unreachable: the last also where the answer breaks off.
+        """
+        try:
+            async with self._http.stream("GET", path, timeout=_DOWNLOAD_TIMEOUT) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    self._raise(answer)
+                async for piece in answer.aiter_bytes():
+                    yield piece
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from None
+
     def _read(self, answer: httpx.Response) -> dict[str, Any]:
-        if answer.status_code == 401:
-            raise Unknown("The service wants a valid API key: set FACEID_API_KEY, or give --key.")
         if not answer.is_success:
-            raise Refused(_problem(answer))
+            self._raise(answer)
         try:
             document: dict[str, Any] = answer.json()
         except ValueError:
             raise Unreachable(f"What answers at {self._http.base_url} is not faceid.") from None
         return document
+
+    def _raise(self, answer: httpx.Response) -> NoReturn:
+        if answer.status_code == 401:
+            raise Unknown("The service wants a valid API key: set FACEID_API_KEY, or give --key.")
+        raise Refused(_problem(answer))
 
     def _unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(

@@ -14,6 +14,8 @@ from app.store.base import (
     Page,
     Person,
     Store,
+    StoredPage,
+    StoredPerson,
     Targets,
     TemplatePage,
 )
@@ -30,6 +32,8 @@ __all__ = [
     "Page",
     "Person",
     "Store",
+    "StoredPage",
+    "StoredPerson",
     "Targets",
     "TemplatePage",
 ]

@@ -74,6 +74,25 @@ class TemplatePage(NamedTuple):
     cursor: str | None
 
 
+class StoredPerson(NamedTuple):
+    """A person as they lie in a point, the same in every engine.
+
+    Attributes:
+        payload: JSON object, laid out by `app.store.records`.
+        template: (d,) float32 of unit length; None of a person without faces.
+    """
+
+    payload: Mapping[str, Any]
+    template: FloatArray | None
+
+
+class StoredPage(NamedTuple):
+    """Persons in the order of `Page`; `cursor` as there."""
+
+    persons: list[StoredPerson]
+    cursor: str | None
+
+
 class Neighbour(NamedTuple):
     """A person near a probe; `similarity` is the exact cosine to the template, -1 to 1."""
 
@@ -177,6 +196,10 @@ class Store(Protocol):
 
     async def set_targets(self, gallery: str, targets: Targets) -> None: ...
 
+    async def all_targets(self) -> dict[str, Targets]:
+        """Of every gallery that has any, whether or not anybody is in it."""
+        ...
+
     async def templates(self, gallery: str, limit: int, cursor: str | None = None) -> TemplatePage:
         """Everybody who can be found, page by page.
 
@@ -189,6 +212,29 @@ class Store(Protocol):
         """
         Raises:
             InvalidRequest: a cursor this store did not give out.
+        """
+        ...
+
+    async def export_persons(
+        self, gallery: str, limit: int, cursor: str | None = None
+    ) -> StoredPage:
+        """Everybody, page by page, bit for bit.
+
+        Raises:
+            InvalidRequest: a cursor this store did not give out.
+        """
+        ...
+
+    async def import_persons(self, gallery: str, persons: Sequence[StoredPerson]) -> None:
+        """Write persons as another store gave them out: all of them or none.
+
+        A person who is there already is replaced.
+
+        Args:
+            persons: no person twice.
+
+        Raises:
+            InvalidEmbedding: a template as in `enrol`.
         """
         ...
 

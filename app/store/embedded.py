@@ -30,6 +30,8 @@ from app.store.base import (
     Neighbour,
     Page,
     Person,
+    StoredPage,
+    StoredPerson,
     Targets,
     TemplatePage,
 )
@@ -170,6 +172,10 @@ class EmbeddedStore:
 
         await self._write(gallery, set_targets)
 
+    async def all_targets(self) -> dict[str, Targets]:
+        found = sorted(self._galleries.targets.items())
+        return {name: targets for name, targets in found if targets != Targets()}
+
     async def templates(self, gallery: str, limit: int, cursor: str | None = None) -> TemplatePage:
         offset = records.decode_cursor(gallery, cursor)
 
@@ -190,6 +196,25 @@ class EmbeddedStore:
             return Page([], None) if shard is None else shard.persons(limit, offset)
 
         return await self._read(gallery, persons)
+
+    async def export_persons(
+        self, gallery: str, limit: int, cursor: str | None = None
+    ) -> StoredPage:
+        offset = records.decode_cursor(gallery, cursor)
+
+        def export() -> StoredPage:
+            shard = self._galleries.get(gallery)
+            return StoredPage([], None) if shard is None else shard.export_persons(limit, offset)
+
+        return await self._read(gallery, export, short=False)
+
+    async def import_persons(self, gallery: str, persons: Sequence[StoredPerson]) -> None:
+        def import_() -> None:
+            galleries = self._galleries
+            galleries.require_space()
+            (galleries.get(gallery) or galleries.create(gallery)).import_persons(persons)
+
+        await self._write(gallery, import_)
 
     async def person(self, gallery: str, person_id: str) -> Person:
         return await self._read(

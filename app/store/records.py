@@ -16,7 +16,17 @@ from uuid import UUID, uuid5
 import numpy as np
 
 from app.errors import InvalidEmbedding, InvalidRequest, MetadataTooLarge, TooManyFaces
-from app.store.base import Embedder, Face, FloatArray, Fuse, GallerySize, Neighbour, Person, Targets
+from app.store.base import (
+    Embedder,
+    Face,
+    FloatArray,
+    Fuse,
+    GallerySize,
+    Neighbour,
+    Person,
+    StoredPerson,
+    Targets,
+)
 
 # Of how points are laid out; another one is refused.
 FORMAT = 2
@@ -110,6 +120,27 @@ class Enrolled(NamedTuple):
 def vectors(enrolled: Enrolled, fuse: Fuse) -> dict[str, Any]:
     """Of a person's point: none where there are no faces, and who has none is not found."""
     return {VECTOR: fuse(enrolled.embeddings).tolist()} if enrolled.faces else {}
+
+
+def to_stored(payload: Mapping[str, Any], vector: object) -> StoredPerson:
+    """From a point with all of its payload and its vector as an engine gives it out."""
+    row = vector.get(VECTOR) if isinstance(vector, Mapping) else None
+    return StoredPerson(payload, None if row is None else np.array(row, np.float32))
+
+
+def stored_vectors(person: StoredPerson) -> dict[str, Any]:
+    """Of the person's point, as in `vectors`."""
+    return {} if person.template is None else {VECTOR: person.template.tolist()}
+
+
+def check_templates(persons: Sequence[StoredPerson], dimension: int) -> None:
+    """
+    Raises:
+        InvalidEmbedding: one that a search could not be trusted with.
+    """
+    for person in persons:
+        if person.template is not None:
+            check_embeddings(person.template[np.newaxis], 1, dimension)
 
 
 def to_size(face_counts: Iterable[tuple[Any, int]]) -> GallerySize:

@@ -33,6 +33,8 @@ from app.store.base import (
     Neighbour,
     Page,
     Person,
+    StoredPage,
+    StoredPerson,
     Targets,
     TemplatePage,
 )
@@ -50,6 +52,9 @@ _TURNS = 50
 _TURN_S = 0.01
 _ALL_GALLERIES = 100_000
 _ALL_FACE_COUNTS = 100_000
+# In a person's payload, and of no meaning to another engine.
+_OWN_FIELDS = frozenset(("kind", "gallery", "version", "former_versions"))
+_PAGE = 1000
 _STRONG = models.WriteOrdering.STRONG
 
 
@@ -200,6 +205,23 @@ class ServerStore:
             await client.upsert(self._collection.name, [point], ordering=_STRONG)
         self._targets.pop(gallery, None)
 
+    async def all_targets(self) -> dict[str, Targets]:
+        found: dict[str, Targets] = {}
+        offset = None
+        while True:
+            async with self._collection.connected() as client:
+                points, offset = await client.scroll(
+                    self._collection.name,
+                    models.Filter(must=[_matches("kind", "gallery")]),
+                    limit=_PAGE,
+                    offset=offset,
+                )
+            for point in points:
+                payload = point.payload or {}
+                found[payload["gallery"]] = records.to_targets(payload)
+            if offset is None:
+                return {name: found[name] for name in sorted(found) if found[name] != Targets()}
+
     async def templates(self, gallery: str, limit: int, cursor: str | None = None) -> TemplatePage:
         findable = models.HasVectorCondition(has_vector=records.VECTOR)
         points, following = await self._scroll(
@@ -215,6 +237,34 @@ class ServerStore:
             gallery, limit, cursor, _matches("kind", "person"), fields=records.PERSON_FIELDS
         )
         return Page([records.to_person(point.payload or {}) for point in points], following)
+
+    async def export_persons(
+        self, gallery: str, limit: int, cursor: str | None = None
+    ) -> StoredPage:
+        points, following = await self._scroll(
+            gallery, limit, cursor, _matches("kind", "person"), fields=True, vectors=True
+        )
+        persons = []
+        for point in points:
+            payload = point.payload or {}
+            shared = {name: value for name, value in payload.items() if name not in _OWN_FIELDS}
+            persons.append(records.to_stored(shared, point.vector))
+        return StoredPage(persons, following)
+
+    async def import_persons(self, gallery: str, persons: Sequence[StoredPerson]) -> None:
+        records.check_templates(persons, self._embedder.dimension)
+        own = {"kind": "person", "gallery": gallery, "former_versions": []}
+        points = [
+            models.PointStruct(
+                id=_person_point(gallery, person.payload["person_id"]),
+                vector=records.stored_vectors(person),
+                payload={**person.payload, **own, "version": uuid4().hex},
+            )
+            for person in persons
+        ]
+        async with self._collection.connected() as client:
+            await client.upsert(self._collection.name, points, ordering=_STRONG)
+        self._sizes.pop(gallery, None)
 
     async def person(self, gallery: str, person_id: str) -> Person:
         return records.to_person(await self._record(gallery, person_id, records.PERSON_FIELDS))
@@ -348,7 +398,7 @@ class ServerStore:
         cursor: str | None,
         condition: models.Condition,
         *,
-        fields: list[str],
+        fields: list[str] | bool,
         vectors: bool = False,
     ) -> tuple[list[models.Record], str | None]:
         """A page of the gallery's points that match, and the cursor of the next one."""

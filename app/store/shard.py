@@ -42,6 +42,8 @@ from app.store.base import (
     Neighbour,
     Page,
     Person,
+    StoredPage,
+    StoredPerson,
     Targets,
     TemplatePage,
 )
@@ -281,6 +283,28 @@ class Shard:
         rows = [point.vector[records.VECTOR] for point in points if isinstance(point.vector, dict)]
         templates = np.array(rows, np.float32).reshape(-1, self._embedder.dimension)
         return TemplatePage(person_ids, templates, self._cursor(following))
+
+    def export_persons(self, limit: int, offset: UUID | None) -> StoredPage:
+        points, following = self._engine.scroll(
+            edge.ScrollRequest(
+                offset=offset or _FIRST_PERSON, limit=limit, with_payload=True, with_vector=True
+            )
+        )
+        persons = [records.to_stored(point.payload or {}, point.vector) for point in points]
+        return StoredPage(persons, self._cursor(following))
+
+    def import_persons(self, persons: Sequence[StoredPerson]) -> None:
+        records.check_templates(persons, self._embedder.dimension)
+        ids: list[int | UUID | str] = [records.point_id(p.payload["person_id"]) for p in persons]
+        replaced = self._engine.retrieve(ids, ["face_count"], False)
+        points = [
+            edge.Point(point, records.stored_vectors(person), dict(person.payload))
+            for point, person in zip(ids, persons, strict=True)
+        ]
+        faces = sum(person.payload["face_count"] for person in persons)
+        self._write(edge.UpdateOperation.upsert_points(points), len(persons) + faces)
+        before = sum((point.payload or {})["face_count"] for point in replaced)
+        self._resize(len(persons) - len(replaced), faces - before)
 
     def person(self, person_id: str) -> Person:
         return records.to_person(self._require(person_id))

@@ -23,6 +23,7 @@ CALLS = {
     ("POST", "/verify"): ("identify", "gallery"),
     ("POST", "/detect"): ("identify", "none"),
     ("POST", "/embed"): ("embed", "none"),
+    ("GET", "/backup"): ("admin", "all"),
     ("GET", "/galleries"): ("admin", "all"),
     ("GET", "/galleries/{gallery}"): ("admin", "gallery"),
     ("PUT", "/galleries/{gallery}"): ("admin", "gallery"),

@@ -29,6 +29,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         ("POST", "/persons/grace/faces"),
         ("POST", "/verify?person_id=grace"),
         ("GET", "/persons"),
+        ("GET", "/backup"),
         ("GET", "/persons/grace"),
         ("DELETE", "/persons/grace"),
         ("GET", "/health/ready"),
