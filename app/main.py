@@ -61,6 +61,8 @@ def create_app(settings: Settings) -> FastAPI:
             stack.push_async_callback(audit.close)
             app.state.services = await _open(settings, metrics, stack)
             yield
+            # FastAPI remembers endpoints, and with one that names its application all of it.
+            del app.state.services
 
     app = FastAPI(
         title="faceid",
