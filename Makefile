@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check bench bench-train demo clean
+.PHONY: run test check bench evaluate bench-train demo clean
 
 run: .venv/run  ## Start the service on http://127.0.0.1:8000
 	$(BIN)/faceid serve
@@ -21,6 +21,10 @@ bench: .venv/dev  ## Measure speed and accuracy against their limits (needs wrk;
 	$(BIN)/python -m tests.benchmarks.bench_decision
 	$(BIN)/python -m tests.benchmarks.bench_start
 	$(BIN)/python -m tests.benchmarks.bench_lfw
+	$(BIN)/python -m tests.benchmarks.bench_service
+
+evaluate: .venv/dev  ## Evaluate a service of its own on LFW, into evaluation/ (ten minutes)
+	$(BIN)/python -m tests.benchmarks.bench_service
 
 bench-train: .venv/dev  ## Measure the training loop against bare forward and backward
 	$(BIN)/python -m tests.benchmarks.bench_train

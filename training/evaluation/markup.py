@@ -6,7 +6,7 @@ from string import Template
 from typing import Literal
 
 from training.evaluation.drawing import GENUINE, IMPOSTOR, MODELS
-from training.evaluation.report import Figure, Result, Section, quantity, show
+from training.evaluation.report import Figure, Result, Section, quantity, show, show_interval
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -161,18 +161,11 @@ def _cell(name: str, figure: Figure) -> str:
     rate = quantity(name).rate
     if figure.value is None:
         return f'<span class="soft" title="{escape(figure.reason or "")}">not resolved</span>'
-    notes = [interval(figure, rate)]
+    notes = [show_interval(figure, rate)]
     if figure.threshold is not None:
         notes.append(f"at {figure.threshold:.4g}")
     small = ", ".join(escape(note) for note in notes if note)
     return f"{show(figure.value, rate)}<small>{small}</small>"
-
-
-def interval(figure: Figure, rate: bool) -> str:
-    """The figure's interval as text; empty where there is none."""
-    if figure.low is None or figure.high is None:
-        return ""
-    return f"{show(figure.low, rate).removesuffix(' %')} to {show(figure.high, rate)}"
 
 
 def figure(svg: str, caption: str) -> str:

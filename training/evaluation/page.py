@@ -14,6 +14,7 @@ from training.evaluation.report import (
     quantity,
     show,
     show_difference,
+    show_interval,
 )
 from training.evaluation.verification import METRICS
 from training.files import replacing
@@ -166,7 +167,7 @@ def _tiles(report: Report, by_key: dict[str, Section]) -> str:
         if not figures or any(figure.value is None for figure in figures):
             continue
         kind = quantity(name)
-        more = markup.interval(figures[0], kind.rate)
+        more = show_interval(figures[0], kind.rate)
         if len(figures) > 1:
             more = f"{report.models[1].name}: {show(figures[1].value, kind.rate)}"
         tiles.append((kind.label, show(figures[0].value, kind.rate), more))

@@ -32,10 +32,10 @@ def result(experiment: Experiment, samples: Mapping[str, Array]) -> Result:
             )
         else:
             curves[name] = Curve(
-                x=_row(experiment.axes[name]),
-                y=_row(value),
-                low=() if low is None else _row(low),
-                high=() if high is None else _row(high),
+                x=row(experiment.axes[name]),
+                y=row(value),
+                low=() if low is None else row(low),
+                high=() if high is None else row(high),
             )
     for name, reason in experiment.unresolved.items():
         figures[name] = Figure(value=None, reason=reason)
@@ -46,7 +46,7 @@ def density(values: npt.ArrayLike, low: float, high: float) -> Curve:
     """How values are distributed between two ends, as a histogram of unit area."""
     edges = np.linspace(low, high, _BINS + 1)
     heights, _ = np.histogram(np.asarray(values, np.float64), edges, density=True)
-    return Curve(x=_row((edges[1:] + edges[:-1]) / 2), y=_row(heights))
+    return Curve(x=row((edges[1:] + edges[:-1]) / 2), y=row(heights))
 
 
 def number(value: Array | float | None) -> float | None:
@@ -54,5 +54,5 @@ def number(value: Array | float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(f"{value:.6g}")
 
 
-def _row(values: Array) -> tuple[float, ...]:
+def row(values: Array) -> tuple[float, ...]:
     return tuple(float(f"{value:.4g}") for value in values)
