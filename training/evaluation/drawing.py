@@ -101,6 +101,8 @@ def cmc(lines: Sequence[Line]) -> str:
         for line in lines:
             draw(axes, line)
         last = max(line.curve.x[-1] for line in lines)
+        depth = max(0.01, 1.2 * (1 - min(min(line.curve.low or line.curve.y) for line in lines)))
+        axes.set_ylim(1 - depth, 1 + depth / 20)
         axes.xaxis.set_major_locator(FixedLocator([1, 5, 10, 15, 20]))
         axes.yaxis.set_major_formatter(FuncFormatter(percent))
         axes.set(xlabel="Rank", ylabel="Probes found", xlim=(0.6, last + 0.4))
@@ -119,7 +121,7 @@ def fnir(lines: Sequence[Line], marked: Sequence[tuple[float, float]] = ()) -> s
         for line in lines:
             draw(axes, line, y=lambda fnir: np.maximum(fnir, 1e-6))
         for line, (x, y) in zip(lines, marked, strict=False):
-            axes.plot(x, y, "o", color=line.colour, markersize=7, zorder=3)
+            axes.plot(x, max(y, 1e-6), "o", color=line.colour, markersize=7, zorder=3)
         # No miss at all has no place on this axis: the curve leaves it downwards.
         least = min((y for line in lines for y in line.curve.y if y > 0), default=1e-3)
         axes.set(xscale="log", yscale="log")

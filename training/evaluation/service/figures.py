@@ -13,9 +13,15 @@ from training.evaluation.evaluate import RESAMPLES
 from training.evaluation.identification import Identification, IntArray
 from training.evaluation.report import Curve, Figure, Result, Section, show
 from training.evaluation.results import density, result, row
-from training.evaluation.service.observe import Observed, Pass
+from training.evaluation.service.observe import Observed, Pass, photo_name
 from training.evaluation.service.plan import Plan
-from training.evaluation.service.report import Enrolment, Latency, ServiceFacts, ServiceReport
+from training.evaluation.service.report import (
+    Enrolment,
+    Latency,
+    RefusedPhoto,
+    ServiceFacts,
+    ServiceReport,
+)
 from training.evaluation.service.session import CANDIDATES, Answer
 
 _UNPLACED = 10**6
@@ -40,7 +46,7 @@ def compile_report(
         Unresolvable: none of the photos that were looked for could be used.
     """
     looked_for = galleries[-1].probes.answers + galleries[-1].strangers.answers
-    not_acquired = _counts(answer.code for answer in looked_for if answer.code is not None)
+    not_acquired = counts(answer.code for answer in looked_for if answer.code is not None)
     target = next((a.target_fpir for a in looked_for if a.target_fpir is not None), None)
     if target is None:
         raise Unresolvable(
@@ -57,13 +63,13 @@ def compile_report(
         dataset=dataset,
         photos=len(plan.photos),
         persons=len(plan.people),
-        left_out=_counts(left.code for left in plan.left_out),
+        left_out=counts(left.code for left in plan.left_out),
         target_fpir=target,
         seed=seed,
         resamples=len(weights),
         at_once=at_once,
         sections=tuple(sections),
-        enrolments=tuple(_enrolment(gallery) for gallery in galleries),
+        enrolments=tuple(e for gallery in galleries for e in _enrolments(plan, gallery)),
         not_acquired=not_acquired,
         duplicates=tuple(pair for gallery in galleries for pair in gallery.duplicates),
         inconsistent=tuple(photo for gallery in galleries for photo in gallery.inconsistent),
@@ -106,14 +112,15 @@ def _open_section(plan: Plan, seen: Observed, target: float, weights: Array) -> 
         Means({"not enrolled": ~enrolled}, np.array(seen.persons)),
         Means({"not acquired": unusable}, everybody),
     ]
-    measured = _together([result(e, resample(e, weights)) for e in experiments])
     unresolved = {
         at_target(rate, t): Figure(value=None, reason=reason)
         for t, reason in offsets.items()
         if isinstance(reason, str)
         for rate in ("fpir", "fnir")
     }
-    enrolled_with = "1 photo" if seen.photos == 1 else f"up to {seen.photos} photos"
+    measured = _together([result(e, resample(e, weights)) for e in experiments], unresolved)
+    curves = measured.curves | _margins(rank, margin, stranger_margin) | _growth(seen)
+    enrolled_with = _photos(seen.photos)
     return Section(
         key=f"identification/{seen.photos}",
         title=f"Open set, {enrolled_with}",
@@ -122,12 +129,7 @@ def _open_section(plan: Plan, seen: Observed, target: float, weights: Array) -> 
             f"{len(probes):,} further photos of them are looked for, and {len(strangers):,} of "
             f"{len(np.unique(labels[split.strangers])):,} strangers."
         ),
-        results=(
-            Result(
-                figures=measured.figures | unresolved,
-                curves=measured.curves | _margins(rank, margin, stranger_margin) | _growth(seen),
-            ),
-        ),
+        results=(Result(figures=measured.figures, curves=curves),),
     )
 
 
@@ -139,7 +141,7 @@ def _closed_section(plan: Plan, seen: Observed, asked: Pass, weights: Array) -> 
     experiment = ClosedSet(right, probability, person)
     return Section(
         key=f"closed/{seen.photos}",
-        title=f"Closed set, up to {seen.photos} photos",
+        title=f"Closed set, {_photos(seen.photos)}",
         protocol=(
             f"The same {len(right):,} photos of enrolled persons, asked for with mode=closed: "
             "everybody gets a name, and a probability that it is right."
@@ -158,25 +160,35 @@ def _rank(answer: Answer, person_id: str) -> int:
 def _enrolled(plan: Plan, seen: Observed) -> npt.NDArray[np.bool_]:
     """Of which persons a photo was enrolled."""
     sent = np.bincount(plan.labels[seen.split.gallery])[seen.persons]
-    return sent > np.array([len(person.rejected) for person in seen.enrolled])
+    return sent > np.array([len(person.refused) for person in seen.enrolled])
 
 
-def _together(results: Sequence[Result]) -> Result:
+def _together(results: Sequence[Result], unresolved: Mapping[str, Figure]) -> Result:
+    """All in one, rates of one kind beside each other and rising."""
     figures: dict[str, Figure] = {}
     curves: dict[str, Curve] = {}
     for part in results:
         figures |= part.figures
         curves |= part.curves
-    return Result(figures=figures, curves=curves)
+    figures |= unresolved
+    kinds = [name.partition("=")[0] for name in figures]
+
+    def place(name: str) -> tuple[int, float]:
+        kind, _, rate = name.partition("=")
+        return kinds.index(kind), float(rate or 0)
+
+    return Result(
+        figures={name: figures[name] for name in sorted(figures, key=place)}, curves=curves
+    )
 
 
 def _margins(rank: IntArray, margin: Array, stranger_margin: Array) -> dict[str, Curve]:
     """Densities of the margin of probes who came first, and of strangers."""
     mates = margin[(rank == 1) & np.isfinite(margin)]
     strangers = stranger_margin[np.isfinite(stranger_margin)]
-    if not len(mates) or not len(strangers):
-        return {}
     both = np.concatenate([mates, strangers])
+    if not len(mates) or not len(strangers) or both.min() == both.max():
+        return {}
     low, high = float(both.min()), float(both.max())
     return {
         "margin of persons": density(mates, low, high),
@@ -187,7 +199,7 @@ def _margins(rank: IntArray, margin: Array, stranger_margin: Array) -> dict[str,
 def _growth(seen: Observed) -> dict[str, Curve]:
     """Threshold and best similarity of the watched strangers over the size of the gallery:
     the median, between the least and the most."""
-    grown = [[a for a in answers if a.threshold is not None] for answers in seen.grown]
+    grown = [[a for a in answers if np.isfinite(a.margin)] for answers in seen.grown]
     grown = [answers for answers in grown if answers]
     if not grown:
         return {}
@@ -207,16 +219,32 @@ def _growth(seen: Observed) -> dict[str, Curve]:
     return curves
 
 
-def _enrolment(seen: Observed) -> Enrolment:
-    return Enrolment(
-        gallery=f"identification/{seen.photos}",
-        persons=len(seen.persons),
-        photos=len(seen.split.gallery),
-        rejected=_counts(code for person in seen.enrolled for code in person.rejected),
-    )
+def _enrolments(plan: Plan, seen: Observed) -> Iterable[Enrolment]:
+    with_photos = _photos(seen.photos)
+    split, labels = seen.split, plan.labels
+    strangers = np.minimum(np.bincount(labels[split.strangers]), seen.photos).sum()
+    for what, photos, enrolled in (
+        (f"Persons, {with_photos}", len(split.gallery), seen.enrolled),
+        (f"Strangers, {with_photos}, for the duplicates", int(strangers), seen.others),
+    ):
+        if enrolled:
+            yield Enrolment(
+                what=what,
+                persons=len(enrolled),
+                photos=photos,
+                refused=tuple(
+                    RefusedPhoto(photo=photo_name(path), code=code)
+                    for person in enrolled
+                    for path, code in person.refused
+                ),
+            )
 
 
-def _counts(codes: Iterable[str]) -> dict[str, int]:
+def _photos(most: int) -> str:
+    return "1 photo" if most == 1 else f"up to {most} photos"
+
+
+def counts(codes: Iterable[str]) -> dict[str, int]:
     """How often each came, the most frequent first."""
     return dict(Counter(codes).most_common())
 
@@ -225,7 +253,7 @@ def _latencies(galleries: Sequence[Observed]) -> Iterable[Latency]:
     opened = [part for gallery in galleries for part in (gallery.probes, gallery.strangers)]
     closed = [gallery.closed for gallery in galleries if gallery.closed is not None]
     calls = {
-        f"Enrol, {gallery.photos} photo{'s or fewer' * (gallery.photos > 1)}": (
+        f"Enrol, {_photos(gallery.photos)}": (
             [person.seconds for person in gallery.enrolled],
             gallery.filling,
         )

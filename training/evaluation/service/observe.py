@@ -11,8 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from training.errors import Unresolvable
 from training.evaluation.evaluate import PHOTOS
-from training.evaluation.identification import FPIRS, Split
+from training.evaluation.identification import FPIRS, IntArray, Split
 from training.evaluation.service.plan import Plan
 from training.evaluation.service.progress import Bars
 from training.evaluation.service.report import Duplicate, InconsistentPhoto
@@ -51,6 +52,8 @@ class Observed:
             why there is none.
         probes, strangers: in the order of the split.
         closed: the probes again, in a closed set.
+        others: what became of the strangers, when they were enrolled too.
+        duplicates, inconsistent: what the service then said of everybody.
     """
 
     photos: int
@@ -63,6 +66,7 @@ class Observed:
     probes: Pass = field(default_factory=lambda: Pass([], 0.0))
     strangers: Pass = field(default_factory=lambda: Pass([], 0.0))
     closed: Pass | None = None
+    others: list[Enrolled] = field(default_factory=list)
     duplicates: list[Duplicate] = field(default_factory=list)
     inconsistent: list[InconsistentPhoto] = field(default_factory=list)
 
@@ -71,13 +75,15 @@ async def observe(
     session: Session, plan: Plan, at_once: int, bars: Bars, unfinished: set[str]
 ) -> list[Observed]:
     """Fill a gallery with one photo of each person, and one with up to three, and look for the
-    others in each; the second is also asked as a closed set, and for duplicates.
+    others in each; the second is also asked as a closed set, and, the strangers enrolled, for
+    duplicates.
 
     Args:
         at_once: requests under way at a time.
         unfinished: galleries that hold persons of ours; empty at the end.
 
     Raises:
+        Unresolvable: it could not use a single photo to enrol.
         UnusableService: the service is not there, or refuses to work.
     """
     found = []
@@ -105,8 +111,13 @@ def requests(plan: Plan) -> int:
         split = plan.split(photos)
         persons = len(np.unique(plan.labels[split.gallery]))
         counts.append(2 * persons + len(split.probes) + len(split.strangers))
-    # The closed set, and the scan for duplicates.
-    return sum(counts) + len(split.probes) + persons
+    strangers = len(np.unique(plan.labels[split.strangers]))
+    # The closed set, strangers enrolled and deleted, and everybody scanned.
+    return sum(counts) + len(split.probes) + 3 * strangers + persons
+
+
+def photo_name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def steps(persons: int) -> list[int]:
@@ -122,7 +133,7 @@ class _Gallery:
         self.observed = Observed(photos, split, np.unique(plan.labels[split.gallery]).tolist())
         self._session, self._plan = session, plan
         self._at_once, self._bars = at_once, bars
-        self._sent: set[int] = set()
+        self._sent: dict[int, list[Path]] = {}
         # Spread over all of them, so that they are not namesakes.
         places = np.linspace(0, len(split.strangers) - 1, WATCHED).round().astype(int)
         self._watched = [self._path(i) for i in split.strangers[np.unique(places)]]
@@ -134,27 +145,39 @@ class _Gallery:
     def _path(self, index: int) -> Path:
         return self._plan.photos[index].path
 
-    def _paths_of(self, label: int) -> list[Path]:
-        chosen = self.observed.split.gallery
-        return [self._path(i) for i in chosen[self._plan.labels[chosen] == label]]
-
-    async def fill(self) -> None:
-        """Enrol everybody, and look at the watched strangers on the way."""
-        persons = self.observed.persons
-        advance = self._bars.begin(f"enrolling, {self._title}", len(persons))
+    async def _enrol(
+        self, indices: IntArray, labels: Sequence[int], advance: Callable[[int], object]
+    ) -> list[Enrolled]:
+        """Enrol persons with those of their photos that are among the indices."""
 
         async def enrol(label: int) -> Enrolled:
-            self._sent.add(label)
+            chosen = indices[self._plan.labels[indices] == label]
+            self._sent[label] = [self._path(i) for i in chosen[: self.observed.photos]]
             person_id = self._plan.person_id(label)
-            return await self._session.enrol(self.name, person_id, self._paths_of(label))
+            return await self._session.enrol(self.name, person_id, self._sent[label])
+
+        return await self._each(enrol, labels, advance)
+
+    async def fill(self) -> None:
+        """Enrol everybody, and look at the watched strangers on the way.
+
+        Raises:
+            Unresolvable: the service could not use a single photo.
+        """
+        persons = self.observed.persons
+        advance = self._bars.begin(f"enrolling, {self._title}", len(persons))
 
         for size in steps(len(persons)):
             started = time.perf_counter()
             part = persons[len(self.observed.enrolled) : size]
-            self.observed.enrolled += await self._each(enrol, part, advance)
+            self.observed.enrolled += await self._enrol(self.observed.split.gallery, part, advance)
             self.observed.filling += time.perf_counter() - started
             watched = await self._each(self._identify, self._watched, lambda _: None)
             self.observed.grown.append(watched)
+        refused = [code for person in self.observed.enrolled for _, code in person.refused]
+        if len(refused) == len(self.observed.split.gallery):
+            codes = ", ".join(sorted(set(refused)))
+            raise Unresolvable(f"Nobody could be enrolled; the service answered: {codes}.")
 
     async def ask_for_targets(self) -> None:
         """Find out by how much thresholds for other targets differ; for all faces alike."""
@@ -181,7 +204,12 @@ class _Gallery:
             self.observed.closed = await self._ask(split.probes.tolist(), "closed set", "closed")
 
     async def look_for_duplicates(self) -> None:
-        advance = self._bars.begin("looking for duplicates", len(self.observed.persons))
+        """Enrol the strangers too, so that nobody is left out, and scan the gallery."""
+        indices = self.observed.split.strangers
+        strangers = np.unique(self._plan.labels[indices]).tolist()
+        advance = self._bars.begin("enrolling the strangers", len(strangers))
+        self.observed.others = await self._enrol(indices, strangers, advance)
+        advance = self._bars.begin("looking for duplicates", len(self._sent))
         people, label = self._plan.people, self._plan.label
         async with aclosing(self._session.duplicates(self.name)) as parts:
             async for part in parts:
@@ -213,15 +241,15 @@ class _Gallery:
 
         async def forget(label: int) -> None:
             await self._session.forget(self.name, self._plan.person_id(label))
-            self._sent.discard(label)
+            del self._sent[label]
 
         await self._each(forget, sorted(self._sent), advance)
 
     async def _name_of(self, person_id: str, face_id: str) -> str:
         label = self._plan.label(person_id)
-        name, paths = self._plan.people[label], self._paths_of(label)
-        path = await self._session.photo_of(self.name, person_id, face_id, paths)
-        return name if path is None else f"{name}/{path.name}"
+        sent = self._sent[label]
+        path = await self._session.photo_of(self.name, person_id, face_id, sent)
+        return self._plan.people[label] if path is None else photo_name(path)
 
     async def _identify(self, photo: Path) -> Answer:
         return await self._session.identify(self.name, photo)

@@ -6,7 +6,7 @@ from html import escape
 from training.evaluation import markup
 from training.evaluation.report import quantity, show, show_interval
 from training.evaluation.service import plots
-from training.evaluation.service.figures import at_target
+from training.evaluation.service.figures import at_target, counts
 from training.evaluation.service.report import ServiceReport
 
 _METHOD = {
@@ -27,9 +27,9 @@ _METHOD = {
     "Calibration error": "The mean gap between the probability of a name and the share of names "
     "that are right, over 15 bins of the probability, weighted by the photos in them.",
     "Duplicates": "Persons whom GET /galleries/{gallery}/duplicates takes for one, and photos it "
-    "takes for somebody else's, in the gallery with several photos of each person, with its own "
-    "default of 0.1 % of persons who may look like another by chance. On photos with wrong names "
-    "it is the names that are wrong: look at them.",
+    "takes for somebody else's, at its default of 0.1 % of persons who may look like another by "
+    "chance. Strangers are enrolled before it is asked, so that everybody is looked at. It may be "
+    "the name that is wrong: look at the photos.",
     "Intervals": "95 %, by drawing persons, not photos, with replacement (the subsets bootstrap of "
     "Bolle, Ratha and Pankanti, 2004), the galleries staying as they are. Where no error was seen "
     "the interval has no width, which does not mean there are none to see.",
@@ -73,26 +73,27 @@ def _body(report: ServiceReport) -> Iterable[str]:
     yield from map(markup.protocol, opened)
     names = [section.title.partition(", ")[2] for section in opened]
     yield markup.figure_table(list(map(escape, names)), markup.figure_rows(results))
+
+    closed = report.section("closed/3")
+    yield "<h2>As the gallery grows, and as a closed set</h2>"
+    yield '<div class="plots">'
     if any("threshold by size" in result.curves for result in results):
-        yield "<h2>As the gallery grows</h2>"
         yield markup.figure(
             plots.growth(report),
             "The same ten strangers while the gallery is filled: the threshold of each, and the "
             "similarity of the person nearest to them. Median, between the least and the most.",
         )
-
-    for section in report.sections:
-        if section.key.startswith("closed/"):
-            yield f"<h2>{escape(section.title)}</h2>"
-            yield markup.protocol(section)
-            yield markup.figure_table([""], markup.figure_rows(section.results))
-            yield markup.figure(
-                plots.reliability(section),
-                "Share of right names over the probability they were given; the larger a dot, the "
-                "more photos. Dotted: as probable as said.",
-            )
-
-    yield from _enrolment(report)
+    yield markup.figure(
+        plots.reliability(closed),
+        "Share of right names in the closed set over the probability they were given; the larger "
+        "a dot, the more photos. Dotted: as probable as said.",
+    )
+    yield "</div>"
+    yield markup.protocol(closed)
+    yield markup.figure_table(
+        [escape(closed.title.partition(", ")[2])], markup.figure_rows(closed.results)
+    )
+    yield from _of_no_use(report)
     yield from _duplicates(report)
     yield "<h2>Time</h2>"
     yield f'<p class="soft">{report.at_once} requests under way at a time.</p>'
@@ -139,29 +140,33 @@ def _tiles(report: ServiceReport) -> Iterable[tuple[str, str, str]]:
             yield quantity(name).label, show(figure.value, True), more.removesuffix("; ")
 
 
-def _enrolment(report: ServiceReport) -> Iterable[str]:
+def _of_no_use(report: ServiceReport) -> Iterable[str]:
     yield "<h2>Photos that were of no use</h2>"
     rows = [
-        (
-            f"Enrolling, {report.section(enrolment.gallery).title.partition(', ')[2]}",
-            f"{sum(enrolment.rejected.values()):,} of {enrolment.photos:,}",
-            enrolment.rejected,
-        )
+        (f"Enrolled: {enrolment.what}", enrolment.photos, counts(r.code for r in enrolment.refused))
         for enrolment in report.enrolments
     ]
-    rows.append(("Looked for", f"{sum(report.not_acquired.values()):,}", report.not_acquired))
-    rows.append(("Not sent", f"{sum(report.left_out.values()):,}", report.left_out))
+    looked_for = report.photos - report.enrolments[1].photos
+    rows.append(("Looked for", looked_for, report.not_acquired))
+    rows.append(("Not sent", report.photos, report.left_out))
     yield markup.table(
         ["", "photos", "codes"],
         (
             [
                 escape(what),
-                count,
+                f"{sum(codes.values()):,} of {photos:,}",
                 ", ".join(f"{escape(code)} {times:,}" for code, times in codes.items()),
             ]
-            for what, count, codes in rows
+            for what, photos, codes in rows
         ),
     )
+    # A photo is refused in one gallery for what the other takes it with.
+    refused = {(r.photo, r.code) for enrolment in report.enrolments for r in enrolment.refused}
+    if refused:
+        named = markup.table(
+            ["photo", "code"], ([escape(p), escape(c)] for p, c in sorted(refused))
+        )
+        yield f"<details><summary>Photos that were not enrolled</summary>{named}</details>"
 
 
 def _duplicates(report: ServiceReport) -> Iterable[str]:

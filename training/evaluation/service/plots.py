@@ -62,8 +62,8 @@ def growth(report: ServiceReport) -> str:
     """Threshold of strangers, and similarity of the person nearest to them, over the gallery."""
     with canvas() as drawn:
         axes = drawn.figure.subplots()
-        for dash, section in zip(DASHES, opened(report), strict=False):
-            for name, colour in (("threshold", MODELS[0]), ("similarity", IMPOSTOR)):
+        for colour, section in zip(MODELS, opened(report), strict=True):
+            for name, dash in zip(("threshold", "similarity"), DASHES, strict=True):
                 curve = section.results[0].curves.get(f"{name} by size")
                 if curve is not None:
                     draw(axes, Line(f"{name}, {_name(section)}", colour, dash, curve))
@@ -108,8 +108,8 @@ def opened(report: ServiceReport) -> list[Section]:
 
 def _lines(report: ServiceReport, curve: str) -> list[Line]:
     return [
-        Line(_name(section), MODELS[0], dash, curves[curve])
-        for dash, section in zip(DASHES, opened(report), strict=False)
+        Line(_name(section), colour, DASHES[0], curves[curve])
+        for colour, section in zip(MODELS, opened(report), strict=True)
         for curves in [section.results[0].curves]
         if curve in curves
     ]

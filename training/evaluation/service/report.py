@@ -1,6 +1,7 @@
 """What an evaluation of a service found, as it is written to JSON.
 
-Figures, curves, and the names of persons and photo files; never a face or an embedding.
+Figures, curves, and the names of persons and of photos, which are called person/file; never a
+face or an embedding.
 """
 
 from typing import Literal
@@ -17,19 +18,25 @@ class ServiceFacts(Part):
     store: str
 
 
+class RefusedPhoto(Part):
+    """A photo that was not enrolled, and the code of why."""
+
+    photo: str
+    code: str
+
+
 class Enrolment(Part):
-    """How filling one gallery went.
+    """How enrolling went.
 
     Attributes:
-        gallery: key of the section about it.
+        what: was enrolled.
         persons, photos: sent.
-        rejected: photos by the code of their refusal.
     """
 
-    gallery: str
+    what: str
     persons: int
     photos: int
-    rejected: dict[str, int]
+    refused: tuple[RefusedPhoto, ...]
 
 
 class Latency(Part):
@@ -57,7 +64,7 @@ class Duplicate(Part):
 
 
 class InconsistentPhoto(Part):
-    """A photo that does not look like the others of its person; its name has the person's."""
+    """An enrolled photo that does not look like the others of its person."""
 
     photo: str
     similarity: float

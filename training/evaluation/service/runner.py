@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import signal
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+
+import httpx
 
 from training.errors import Interrupted, UnusableService
 from training.evaluation.evaluate import RESAMPLES
@@ -13,7 +16,7 @@ from training.evaluation.service.page import render
 from training.evaluation.service.plan import Plan, plan
 from training.evaluation.service.progress import Bars
 from training.evaluation.service.report import ServiceFacts, ServiceReport
-from training.evaluation.service.session import connect
+from training.evaluation.service.session import Session, connect
 from training.files import replacing
 
 
@@ -27,6 +30,7 @@ def run(
     seed: int = 0,
     resamples: int = RESAMPLES,
     progress: bool = True,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> ServiceReport:
     """Evaluate a running service and write `report.json` and `report.html`.
 
@@ -38,6 +42,7 @@ def run(
         output: folder; made if it is not there.
         key: the API key to present.
         at_once: requests under way at a time.
+        transport: how requests travel; None: over the network.
 
     Raises:
         NoFaces: there are no photos.
@@ -50,13 +55,15 @@ def run(
     unfinished: set[str] = set()
     with Bars(requests(planned), disable=not progress) as bars:
         try:
-            facts, seen = asyncio.run(_observe(planned, url, key, at_once, bars, unfinished))
+            facts, seen = asyncio.run(
+                _observe(planned, connect(url, key, transport), at_once, bars, unfinished)
+            )
         except (KeyboardInterrupt, asyncio.CancelledError):
             left = _left_behind(unfinished) or " Everybody enrolled has been deleted again."
             raise Interrupted(f"Interrupted; there is no report.{left}") from None
         except UnusableService as error:
             raise UnusableService(f"{error}{_left_behind(unfinished)}") from None
-    report = compile_report(facts, photos.name, planned, seen, at_once, seed, resamples)
+    report = compile_report(facts, photos.resolve().name, planned, seen, at_once, seed, resamples)
     output.mkdir(parents=True, exist_ok=True)
     for name, text in (
         ("report.json", report.model_dump_json(indent=1) + "\n"),
@@ -68,14 +75,18 @@ def run(
 
 
 async def _observe(
-    planned: Plan, url: str, key: str | None, at_once: int, bars: Bars, unfinished: set[str]
+    planned: Plan,
+    connection: AbstractAsyncContextManager[Session],
+    at_once: int,
+    bars: Bars,
+    unfinished: set[str],
 ) -> tuple[ServiceFacts, list[Observed]]:
     task = asyncio.current_task()
     assert task is not None
     # SIGINT does so by itself. Windows has no such signals.
     with contextlib.suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with connect(url, key) as session:
+    async with connection as session:
         facts = await session.facts()
         return facts, await observe(session, planned, at_once, bars, unfinished)
 

@@ -21,7 +21,6 @@ CANDIDATES = 10
 # A photo may wait behind many others; a connection is there at once or not at all.
 _TIMEOUT = httpx.Timeout(120, connect=10, pool=None)
 _OF_THE_PHOTO = {413, 415, 422}
-_OF_THE_REQUEST = {"invalid_request", "unsupported_target"}
 _ANY_SIZE = 1 << 62
 
 
@@ -29,11 +28,11 @@ _ANY_SIZE = 1 << 62
 class Enrolled:
     """
     Attributes:
-        rejected: code of the refusal, of each photo that was not enrolled.
+        refused: photos that were not enrolled, and the code of why.
         seconds: from the request to the answer.
     """
 
-    rejected: list[str]
+    refused: list[tuple[Path, str]]
     seconds: float
 
 
@@ -71,8 +70,14 @@ class Answer:
 
 
 @asynccontextmanager
-async def connect(url: str, key: str | None) -> AsyncIterator["Session"]:
+async def connect(
+    url: str, key: str | None, transport: httpx.AsyncBaseTransport | None
+) -> AsyncIterator["Session"]:
     """
+    Args:
+        key: the API key to present.
+        transport: how requests travel; None: over the network.
+
     Raises:
         UnusableService: `url` is no address.
     """
@@ -82,6 +87,7 @@ async def connect(url: str, key: str | None) -> AsyncIterator["Session"]:
             headers={"X-API-Key": key} if key else None,
             timeout=_TIMEOUT,
             limits=httpx.Limits(max_connections=None),
+            transport=transport,
         )
     except httpx.InvalidURL as error:
         raise UnusableService(f"--url {url} is not an address: {error}.") from None
@@ -115,22 +121,26 @@ class Session:
 
     async def enrol(self, gallery: str, person_id: str, photos: Sequence[Path]) -> Enrolled:
         """Enrol photos of one person in one request."""
-        images = [("image", data) for photo in photos if (data := await _read(photo)) is not None]
-        unreadable = ["unreadable_file"] * (len(photos) - len(images))
-        if not images:
-            return Enrolled(unreadable, 0.0)
+        read = [(photo, await _read(photo)) for photo in photos]
+        refused = [(photo, "unreadable_file") for photo, data in read if data is None]
+        sent = [(photo, data) for photo, data in read if data is not None]
+        if not sent:
+            return Enrolled(refused, 0.0)
         params = {"gallery": gallery, "face": "largest", "on_duplicate": "allow"}
+        images = [("image", data) for _, data in sent]
         started = time.perf_counter()
         # An answer is waited for even if all else ends: nobody is enrolled behind our back.
         answer = await _finished(self._photo("POST", f"/persons/{person_id}/faces", params, images))
         seconds = time.perf_counter() - started
-        if isinstance(answer, Refused):
-            reasons = answer.problem.get("rejected", [{"code": answer.code}] * len(images))
-        elif answer is None:
-            reasons = [{"code": "no_answer"}] * len(images)
+        if isinstance(answer, dict):
+            rejected = answer["rejected"]
+        elif answer is not None and "rejected" in answer.problem:
+            rejected = answer.problem["rejected"]
         else:
-            reasons = answer["rejected"]
-        return Enrolled(unreadable + [reason["code"] for reason in reasons], seconds)
+            code = "no_answer" if answer is None else answer.code
+            rejected = [{"index": i, "code": code} for i in range(len(sent))]
+        refused += [(sent[reason["index"]][0], reason["code"]) for reason in rejected]
+        return Enrolled(refused, seconds)
 
     async def identify(self, gallery: str, photo: Path, **params: str | float) -> Answer:
         """Who is the person nearest the centre of a photo?"""
@@ -206,12 +216,16 @@ class Session:
     async def _photo(
         self, method: str, path: str, params: dict[str, Any], images: list[tuple[str, bytes]]
     ) -> dict[str, Any] | Refused | None:
-        """An answer, a refusal that lies in the photo, or None where the service works but
+        """An answer, a refusal that is only of this request, or None where the service works but
         answers nothing to this photo."""
         try:
             return await self._service.call(method, path, params, images)
         except Refused as error:
-            if error.problem.get("status") in _OF_THE_PHOTO and error.code not in _OF_THE_REQUEST:
+            # A target of its own that the service refuses would be refused with every photo.
+            always = {"invalid_request"} | (
+                set() if "target_fpir" in params else {"unsupported_target"}
+            )
+            if error.problem.get("status") in _OF_THE_PHOTO and error.code not in always:
                 return error
             raise UnusableService(str(error)) from None
         except Unreachable:

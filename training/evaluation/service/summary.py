@@ -1,8 +1,11 @@
 """What a report says, for the terminal."""
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
-from training.evaluation.report import Section, quantity, show, show_interval
+from training.evaluation.report import Figure, Section, quantity, show, show_interval
+from training.evaluation.service.figures import counts
 from training.evaluation.service.plots import opened
 from training.evaluation.service.report import ServiceReport
 
@@ -25,19 +28,18 @@ def tables(report: ServiceReport) -> list[Table]:
 
 def lines(report: ServiceReport) -> list[str]:
     """What is no table."""
-    refused = [
-        f"{code} {count:,}"
-        for enrolment in report.enrolments[-1:]
-        for code, count in enrolment.rejected.items()
-    ]
-    unused = [f"{code} {count:,}" for code, count in report.not_acquired.items()]
+    refused = [r.code for enrolment in report.enrolments[:2] for r in enrolment.refused]
     return [
-        f"Photos refused at enrolment: {', '.join(refused) or 'none'}. "
-        f"Without use when looked for: {', '.join(unused) or 'none'}.",
+        f"Photos refused at enrolment: {_listed(counts(refused))}. "
+        f"Of no use when looked for: {_listed(report.not_acquired)}.",
         f"{len(report.duplicates):,} pairs of persons look like one, {len(report.inconsistent):,} "
         "photos unlike the others of their person.",
         report.verdict,
     ]
+
+
+def _listed(codes: Mapping[str, int]) -> str:
+    return ", ".join(f"{code} {count:,}" for code, count in codes.items()) or "none"
 
 
 def _figures(title: str, sections: list[Section]) -> Table:
@@ -47,15 +49,12 @@ def _figures(title: str, sections: list[Section]) -> Table:
         table.add_column(section.title.partition(", ")[2], justify="right")
     for name in sections[0].results[0].figures:
         figures = [section.results[0].figures[name] for section in sections]
-        table.add_row(
-            quantity(name).label,
-            *(
-                "not resolved"
-                if figure.value is None
-                else f"{show(figure.value, True)} ({show_interval(figure, True)})".replace(
-                    " ()", ""
-                )
-                for figure in figures
-            ),
-        )
+        table.add_row(quantity(name).label, *map(_shown, figures))
     return table
+
+
+def _shown(figure: Figure) -> str:
+    if figure.value is None:
+        return "not resolved"
+    interval = show_interval(figure, True).removesuffix(" %")
+    return show(figure.value, True) + (f" ({interval})" if interval else "")
