@@ -207,6 +207,8 @@ def evaluate_service(
     api_key: Annotated[
         str | None,
         typer.Option(
+            "--api-key",
+            "--key",
             envvar="FACEID_API_KEY",
             help="Better in the environment: everybody on this machine sees arguments.",
         ),

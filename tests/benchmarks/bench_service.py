@@ -44,7 +44,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "serve", "--port", str(options.port)],
-            env=os.environ | {"FACEID_STORE__PATH": str(Path(folder, "store"))},
+            env=os.environ
+            | {"FACEID_STORE__PATH": str(Path(folder, "store")), "FACEID_AUTH__DISABLED": "true"},
             stderr=subprocess.DEVNULL,
             # Ctrl-C is for the evaluation alone, which needs the service to clear up.
             start_new_session=True,

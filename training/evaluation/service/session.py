@@ -117,6 +117,7 @@ class Session:
                 "decides nothing. Run `faceid-train calibrate MODEL.onnx --faces DIR`, and start "
                 "the service with that file again."
             )
+        await self._check()
         return ServiceFacts(**{name: ready[name] for name in ServiceFacts.model_fields})
 
     async def enrol(self, gallery: str, person_id: str, photos: Sequence[Path]) -> Enrolled:
@@ -205,6 +206,10 @@ class Session:
         except Unreachable as error:
             raise UnusableService(str(error)) from None
 
+    async def _check(self) -> None:
+        """Does it work, and for our key?"""
+        await self._ask("GET", "/persons", {"gallery": "evaluation", "limit": 1})
+
     async def _ask(
         self, method: str, path: str, params: dict[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -229,7 +234,8 @@ class Session:
                 return error
             raise UnusableService(str(error)) from None
         except Unreachable:
-            await self._ask("GET", "/health/ready")
+            # Is it the service, or this photo? Raises where it is the service.
+            await self._check()
             return None
 
 

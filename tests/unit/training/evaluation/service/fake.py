@@ -65,6 +65,8 @@ class FakeService:
         match request.method, parts:
             case "GET", ["health", "ready"]:
                 return httpx.Response(200, json=self.ready)
+            case "GET", ["persons"]:
+                return httpx.Response(200, json={"persons": [], "cursor": None})
             case "POST", ["persons", person_id, "faces"]:
                 assert (params["face"], params["on_duplicate"]) == ("largest", "allow")
                 return self._enrol(gallery, person_id, photos)

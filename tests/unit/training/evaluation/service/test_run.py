@@ -258,13 +258,29 @@ def test_a_service_that_is_not_there_is_refused_with_the_way_out(photos: Path) -
     assert not (photos.parent / "report").exists()
 
 
-def test_a_key_that_is_refused_ends_it(photos: Path) -> None:
+def test_a_key_that_is_refused_ends_it_before_anybody_is_enrolled(photos: Path) -> None:
     service = FakeService()
     service.meddle = lambda request: (
-        problem(401, "unauthorized") if request.method == "POST" else None
+        None if request.url.path == "/health/ready" else problem(401, "unauthenticated")
     )
-    with pytest.raises(UnusableService, match="unauthorized"):
+    with pytest.raises(UnusableService):
         evaluate(photos, service)
+    assert {method for method, _ in service.requests} == {"GET"}
+
+
+def test_a_photo_that_gets_no_answer_costs_only_itself(photos: Path) -> None:
+    service = FakeService()
+
+    def meddle(request: httpx.Request) -> None:
+        if b"stranger 150" in request.content:
+            raise httpx.ReadTimeout("too slow", request=request)
+
+    service.meddle = meddle
+    report = evaluate(photos, service)
+    assert report.not_acquired == {"no_answer": 1}
+    assert [(r.photo, r.code) for r in report.enrolments[2].refused] == [
+        ("stranger 150/0.jpg", "no_answer")
+    ]
 
 
 def test_without_a_photo_of_use_there_is_nothing_to_evaluate(photos: Path) -> None:
