@@ -6,7 +6,7 @@ PROFILE ?= cpu
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse HEAD)
 
-.PHONY: run test check bench bench-train demo up image image-check lock clean
+.PHONY: run test check bench evaluate bench-train demo up image image-check lock clean
 
 run: .venv/run  ## Start the service on http://127.0.0.1:8000, for this machine alone and without keys
 	FACEID_AUTH__DISABLED=true $(BIN)/faceid serve
@@ -26,6 +26,10 @@ bench: .venv/dev  ## Measure speed and accuracy against their limits (needs wrk;
 	$(BIN)/python -m tests.benchmarks.bench_start
 	$(BIN)/python -m tests.benchmarks.bench_security
 	$(BIN)/python -m tests.benchmarks.bench_lfw
+	$(BIN)/python -m tests.benchmarks.bench_service
+
+evaluate: .venv/dev  ## Evaluate a service of its own on LFW, into evaluation/ (ten minutes)
+	$(BIN)/python -m tests.benchmarks.bench_service
 
 bench-train: .venv/dev  ## Measure the training loop against bare forward and backward
 	$(BIN)/python -m tests.benchmarks.bench_train

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Train a face embedder and bring it into the form the service runs.\n\n"
     "`prepare` your photos, `train` on the faces, `export` the result, and put it beside what "
-    "you had with `evaluate`.",
+    "you had with `evaluate`; `evaluate-service` judges a running service.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -192,6 +192,40 @@ def evaluate(
             judged = checkpoint.strangers(open_faces(faces), *trained)
         report = run(files[0], judged, baseline=[*files, None][1], pairs=pairs, output=output)
     _say(report.verdict)
+    _say(f"{output / 'report.html'}, {output / 'report.json'}")
+
+
+@app.command()
+def evaluate_service(
+    photos: Annotated[
+        Path, typer.Argument(metavar="PHOTOS", help="Holds a folder of photos for each person.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="For report.json and report.html.")],
+    url: Annotated[
+        str, typer.Option(envvar="FACEID_URL", help="Address of the service.")
+    ] = "http://127.0.0.1:8000",
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            "--key",
+            envvar="FACEID_API_KEY",
+            help="Better in the environment: everybody on this machine sees arguments.",
+        ),
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 4,
+) -> None:
+    """Measure a running service on photos of your own, decisions and all, over HTTP.
+
+    It enrols persons into galleries of its own, and deletes them again at the end.
+    """
+    from training.evaluation.service import run
+    from training.evaluation.service.summary import lines, tables
+
+    report = run(photos, output, url=url, key=api_key, at_once=at_once)
+    Console().print(*tables(report))
+    for line in lines(report):
+        _say(line)
     _say(f"{output / 'report.html'}, {output / 'report.json'}")
 
 

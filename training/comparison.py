@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
-from training.evaluation.plots import GENUINE, IMPOSTOR, MODELS
+from training.evaluation.drawing import GENUINE, IMPOSTOR, MODELS
 from training.evaluation.report import Curve, Difference, Figure, quantity
 from training.files import replacing
 

@@ -13,7 +13,8 @@
     ├── InvalidCheckpoint   not a checkpoint of ours, or of another architecture
     ├── NoSpace             a file could not be written in full; the one before it is intact
     ├── Diverged            the loss is not finite
-    ├── Interrupted         somebody asked the run to stop; it can be resumed
+    ├── Interrupted         somebody asked to stop; what is to be known then is said
+    ├── UnusableService     what is to be evaluated does not answer, refuses, or cannot decide
     ├── InvalidSource       a foreign model that cannot be brought into the service's form
     └── ParityError         an exported model does not compute what its source computes
 
@@ -62,6 +63,9 @@ class Diverged(TrainingError): ...
 
 
 class Interrupted(TrainingError): ...
+
+
+class UnusableService(TrainingError): ...
 
 
 class InvalidSource(TrainingError): ...

@@ -1,7 +1,7 @@
 """The HTTP API as the commands see it: over the network, or inside this process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -53,12 +53,13 @@ class Service:
         method: str,
         path: str,
         params: Mapping[str, str | int | float | None] | None = None,
-        images: Mapping[str, bytes] | None = None,
+        images: Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None = None,
     ) -> dict[str, Any]:
         """One request, repeated while the service is busy or the connection breaks.
 
         Args:
             params: a value of None is left out.
+            images: by field, which may come several times.
 
         Raises:
             Refused: it was answered with an error.
@@ -118,7 +119,8 @@ class Service:
     def _unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(
             f"No service answers at {self._http.base_url} ({str(error) or type(error).__name__}). "
-            "Start one with `faceid serve`, name another with --url, or do without with --local."
+            "Start one with `faceid serve` or name another with --url; most commands of `faceid` "
+            "also do without one, with --local."
         )
 
 

@@ -30,6 +30,7 @@ from app.models.spec import SHIPPED_EMBEDDER, Calibration, EmbedderSpec
 from training.calibration import measure
 from training.data import open_faces
 from training.evaluation import embed_faces, split
+from training.evaluation.closed_set import ClosedSet
 from training.evaluation.scores import Scores
 
 DRAWS = 20
@@ -180,12 +181,10 @@ def closed(embeddings: np.ndarray, labels: np.ndarray, temperature: float) -> Ta
         own = np.searchsorted(persons, labels[drawn.probes])
         shares = np.array([probabilities(row, temperature).max() for row in similarity])
         right = similarity.argmax(axis=1) == own
-        bins = np.minimum((shares * 15).astype(int), 14)
-        error = sum(
-            (bins == i).mean() * abs(shares[bins == i].mean() - right[bins == i].mean())
-            for i in np.unique(bins)
+        figures = ClosedSet(right, shares, labels[drawn.probes]).figures()
+        table.add_row(
+            f"up to {photos}", f"{figures['rank-1']:.2%}", f"{figures['calibration error']:.2%}"
         )
-        table.add_row(f"up to {photos}", f"{right.mean():.2%}", f"{error:.2%}")
     return table
 
 

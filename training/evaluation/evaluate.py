@@ -13,15 +13,14 @@ from training.evaluation.bootstrap import LEAST_PERSONS, Experiment, draws, inte
 from training.evaluation.classification import LEAST_FACES, PERSONS, classify
 from training.evaluation.identification import draw_strangers, search, split
 from training.evaluation.report import (
-    Curve,
     Difference,
-    Figure,
     Model,
     Report,
     Result,
     Section,
     quantity,
 )
+from training.evaluation.results import density, number, result
 from training.evaluation.retrieval import retrieve
 from training.evaluation.scores import Array
 from training.evaluation.separation import silhouettes
@@ -44,8 +43,8 @@ PHOTOS = (1, 3)
 
 # A pair list is somebody's fixed protocol: LFW's 3,000 impostor pairs are always quoted at 1e-3.
 _EXPECTED_OF_A_LIST = 3.0
-_LEAST_PERSONS = 4
-_BINS = 120
+LEAST_KNOWN = 4
+"""Persons with a second face: some to enrol and some to leave out."""
 # What two ways to compute the same may differ by.
 _ROUNDING = 1e-6
 
@@ -140,10 +139,10 @@ def measure_faces(
 ) -> tuple[Section, ...]:
     """The sections of `evaluate`."""
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    if (counts > 1).sum() < _LEAST_PERSONS:
+    if (counts > 1).sum() < LEAST_KNOWN:
         raise Unresolvable(
             f"{(counts > 1).sum()} persons with a second face; an evaluation needs at least "
-            f"{_LEAST_PERSONS}: some to enrol and some to leave out."
+            f"{LEAST_KNOWN}: some to enrol and some to leave out."
         )
     trials = [
         *_pair_trials(labels, seed),
@@ -297,43 +296,15 @@ def _unit(embeddings: FloatArray) -> FloatArray:
 
 
 def _result(experiment: Experiment, samples: Mapping[str, Array]) -> Result:
-    figures: dict[str, Figure] = {}
-    curves: dict[str, Curve] = {}
-    for name, value in experiment.figures().items():
-        low, high = interval(samples[name]) if samples else (None, None)
-        if isinstance(value, float):
-            figures[name] = Figure(
-                value=_number(value) if np.isfinite(value) else None,
-                reason=None if np.isfinite(value) else "All distances are alike.",
-                low=_number(low),
-                high=_number(high),
-                threshold=_number(experiment.thresholds.get(name)),
-            )
-        else:
-            curves[name] = Curve(
-                x=_row(experiment.axes[name]),
-                y=_row(value),
-                low=() if low is None else _row(low),
-                high=() if high is None else _row(high),
-            )
-    for name, reason in experiment.unresolved.items():
-        figures[name] = Figure(value=None, reason=reason)
-    if isinstance(experiment, Verification):
-        curves |= _distributions(experiment)
-    return Result(figures=figures, curves=curves)
-
-
-def _distributions(verification: Verification) -> dict[str, Curve]:
-    """Densities of the genuine and of the impostor distances."""
-    edges = np.linspace(0, verification.distances[-1], _BINS + 1)
-    centres = _row((edges[1:] + edges[:-1]) / 2)
-    return {
-        name: Curve(x=centres, y=_row(np.histogram(values, edges, density=True)[0]))
-        for name, values in (
-            ("intra-class", verification.distances[verification.same]),
-            ("inter-class", verification.distances[~verification.same]),
-        )
+    found = result(experiment, samples)
+    if not isinstance(experiment, Verification):
+        return found
+    values, highest = experiment.distances, float(experiment.distances[-1])
+    densities = {
+        "intra-class": density(values[experiment.same], 0, highest),
+        "inter-class": density(values[~experiment.same], 0, highest),
     }
+    return found.model_copy(update={"curves": found.curves | densities})
 
 
 def _as_similarity(result: Result) -> Result:
@@ -341,7 +312,7 @@ def _as_similarity(result: Result) -> Result:
     figures = {
         name: figure
         if figure.threshold is None
-        else figure.model_copy(update={"threshold": _number(1 - figure.threshold)})
+        else figure.model_copy(update={"threshold": number(1 - figure.threshold)})
         for name, figure in result.figures.items()
     }
     return result.model_copy(update={"figures": figures})
@@ -359,18 +330,9 @@ def _compare(
             continue
         low, high, better = None, None, None
         if samples[0]:
-            low, high = map(_number, interval(samples[0][name] - samples[1][name]))
+            low, high = map(number, interval(samples[0][name] - samples[1][name]))
         higher = quantity(name).higher
         if low is not None and high is not None and (low > _ROUNDING or high < -_ROUNDING):
             better = None if higher is None else (low > 0) == higher
         differences[name] = Difference(value=a - b, low=low, high=high, better=better)
     return differences
-
-
-def _number(value: Array | float | None) -> float | None:
-    """Short enough for a report; None for what is no number."""
-    return None if value is None or not np.isfinite(value) else float(f"{value:.6g}")
-
-
-def _row(values: Array) -> tuple[float, ...]:
-    return tuple(float(f"{value:.4g}") for value in values)

@@ -129,6 +129,7 @@ class Identification:
         person: IntArray,
         stranger_score: Array,
         stranger: IntArray,
+        last_rank: int = _LAST_RANK,
     ) -> None:
         """
         Args:
@@ -137,15 +138,17 @@ class Identification:
             person: (p,) whose probe it is.
             stranger_score: (s,) similarity to the most similar person; s may be 0.
             stranger: (s,) whose face it is.
+            last_rank: where `cmc` ends, at least 10; later places are all alike.
 
         Raises:
             Unresolvable: no probes.
         """
         if not len(rank):
             raise Unresolvable("Nobody was looked for; identification needs a probe.")
-        self._place = np.minimum(rank, _LAST_RANK + 1) - 1
+        self._last_rank = last_rank
+        self._place = np.minimum(rank, last_rank + 1) - 1
         self._person = person
-        self.axes = {"cmc": np.arange(1.0, _LAST_RANK + 1)}
+        self.axes = {"cmc": np.arange(1.0, last_rank + 1)}
         strangers = len(stranger_score)
         self._fpirs = {_fnir_at(f): f for f in FPIRS if strangers * f >= EXPECTED}
         self.unresolved = {
@@ -169,7 +172,7 @@ class Identification:
 
     def figures(self, weights: Array | None = None) -> dict[str, float | Array]:
         counts = None if weights is None else weights[self._person]
-        places = np.bincount(self._place, counts, _LAST_RANK + 1)
+        places = np.bincount(self._place, counts, self._last_rank + 1)
         # A resample may hold none of these persons.
         cmc = np.cumsum(places)[:-1] / (places.sum() or np.nan)
         found: dict[str, float | Array] = {f"rank-{k}": float(cmc[k - 1]) for k in RANKS}

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Figure(_Part):
+class Figure(Part):
     """One number.
 
     Attributes:
@@ -30,7 +30,7 @@ class Figure(_Part):
     reason: str | None = None
 
 
-class Curve(_Part):
+class Curve(Part):
     """
     Attributes:
         x, y: points of the curve.
@@ -43,7 +43,7 @@ class Curve(_Part):
     high: tuple[float, ...] = ()
 
 
-class Difference(_Part):
+class Difference(Part):
     """The model minus the baseline, on the same draws of persons.
 
     Attributes:
@@ -58,14 +58,14 @@ class Difference(_Part):
     better: bool | None
 
 
-class Result(_Part):
+class Result(Part):
     """What one model reached in one section."""
 
     figures: dict[str, Figure]
     curves: dict[str, Curve]
 
 
-class Section(_Part):
+class Section(Part):
     """One protocol.
 
     Attributes:
@@ -84,7 +84,7 @@ class Section(_Part):
     differences: dict[str, Difference] = {}
 
 
-class Model(_Part):
+class Model(Part):
     """
     Attributes:
         name: as the report calls it.
@@ -100,7 +100,7 @@ class Model(_Part):
     weights_sha256: str | None = None
 
 
-class Report(_Part):
+class Report(Part):
     """
     Attributes:
         models: the one evaluated and, if there is one, its baseline.
@@ -164,6 +164,13 @@ _QUANTITIES = {
     "MAP@R": Quantity("MAP@R", True, True, "the same, early hits counting more"),
     "kNN": Quantity("kNN", True, True, "majority of the three nearest faces"),
     "linear classifier": Quantity("Linear classifier", True, True, "Fisher's discriminant"),
+    "calibration error": Quantity(
+        "Calibration error", True, False, "mean gap of probability and share of right names"
+    ),
+    "not enrolled": Quantity("Not enrolled", True, False, "persons of whom no photo was taken"),
+    "not acquired": Quantity(
+        "Not acquired", True, False, "photos looked for in which no usable face was found"
+    ),
     "silhouette": Quantity("Silhouette", False, True, "own centre against the next nearest"),
 }
 
@@ -179,12 +186,21 @@ def quantity(name: str) -> Quantity:
                 f"TAR at FAR {power(rate)}", True, True, "1 \N{MINUS SIGN} FNMR at this FMR"
             )
         case "fnir@fpir":
-            share = f"{float(rate):.0%}".replace("%", " %")
             meaning = "persons missed, when so many strangers are called somebody"
-            return Quantity(f"FNIR at FPIR {share}", True, False, meaning)
+            return Quantity(f"FNIR at FPIR {_share(rate)}", True, False, meaning)
+        case "fpir@target":
+            meaning = "strangers called somebody, as the service decides"
+            return Quantity(f"FPIR with target {_share(rate)}", True, None, meaning)
+        case "fnir@target":
+            meaning = "persons missed, as the service decides"
+            return Quantity(f"FNIR with target {_share(rate)}", True, False, meaning)
     place = name.removeprefix("rank-")
     meaning = "person comes first" if place == "1" else f"person is among the first {place}"
     return Quantity(f"Rank {place}", True, True, meaning)
+
+
+def _share(rate: str) -> str:
+    return f"{100 * float(rate):g} %"
 
 
 def power(rate: str) -> str:
@@ -198,6 +214,13 @@ def show(value: float | None, rate: bool) -> str:
     if value is None:
         return "\N{EN DASH}"
     return f"{100 * value:.2f} %" if rate else f"{value:.4f}"
+
+
+def show_interval(figure: Figure, rate: bool) -> str:
+    """The figure's interval as text; empty where there is none."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"{show(figure.low, rate).removesuffix(' %')} to {show(figure.high, rate)}"
 
 
 def show_difference(value: float, rate: bool) -> str:

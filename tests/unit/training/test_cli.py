@@ -67,6 +67,7 @@ def test_from_faces_to_a_model_file(
         (["import", "no.onnx", "x.onnx", "--preset=arc", "--name=x", "--licence=x",
           "--training-data=x"], "no preset 'arc'"),
         (["evaluate", "no.onnx", ".", "--output=x"], "no.onnx"),
+        (["evaluate-service", "nowhere", "--output=x"], "nowhere is no folder"),
         (["calibrate", "no.onnx", "--faces=nowhere"], "nowhere is neither a folder"),
         (["prepare", "nowhere", "x"], "nowhere"),
     ],

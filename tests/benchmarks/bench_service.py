@@ -1,0 +1,83 @@
+"""How well the whole service identifies the people of Labeled Faces in the Wild.
+
+    python -m tests.benchmarks.bench_service [--output evaluation] [--port 8767]
+
+A service of its own, in a folder that is thrown away, is evaluated by `faceid-train
+evaluate-service`; the figures with marks are put beside them. The report with all figures and
+plots is in the output folder. About ten minutes on 2 cores.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.bench_identify import wait_until_ready
+from tests.conftest import SHARED
+from training.evaluation.report import quantity, show
+from training.evaluation.service import run
+from training.evaluation.service.report import ServiceReport
+from training.evaluation.service.summary import lines, tables
+
+LFW = SHARED / "lfw"
+MARKS = (
+    ("identification/1", "fnir@fpir=1e-02", "<=", 0.04),
+    ("identification/3", "fnir@fpir=1e-02", "<=", 0.0175),
+    ("closed/3", "rank-1", ">=", 0.994),
+    ("closed/3", "calibration error", "<=", 0.02),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("evaluation"))
+    parser.add_argument("--port", type=int, default=8767)
+    options = parser.parse_args()
+    if not LFW.is_dir():
+        sys.exit(f"LFW is not at {LFW}; set FACEID_TEST_DATA.")
+    url = f"http://127.0.0.1:{options.port}"
+    with tempfile.TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "serve", "--port", str(options.port)],
+            env=os.environ
+            | {"FACEID_STORE__PATH": str(Path(folder, "store")), "FACEID_AUTH__DISABLED": "true"},
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C is for the evaluation alone, which needs the service to clear up.
+            start_new_session=True,
+        )
+        try:
+            wait_until_ready(url, server)
+            report = run(LFW, options.output, url=url)
+        finally:
+            server.terminate()
+            server.wait()
+    console = Console(highlight=False)
+    console.print(*tables(report), *lines(report), marks(report), sep="\n")
+    console.print(options.output / "report.html")
+
+
+def marks(report: ServiceReport) -> Table:
+    table = Table(title="Against the marks", title_justify="left")
+    for column in ("what", "measured", "must be", ""):
+        table.add_column(column, justify="left" if column in ("what", "") else "right")
+    for key, name, sign, mark in MARKS:
+        section = report.section(key)
+        value = section.results[0].figures[name].value
+        assert value is not None
+        kept = value <= mark if sign == "<=" else value >= mark
+        table.add_row(
+            f"{section.title}: {quantity(name).label}",
+            show(value, True),
+            f"{sign} {show(mark, True)}",
+            "" if kept else "missed",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()
