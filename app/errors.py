@@ -51,6 +51,7 @@
         ├── DeviceUnavailable
         ├── InvalidKeys
         ├── AuditUnusable
+        ├── StoreUnusable
         ├── StoreLocked
         └── StoreMismatch
 
@@ -313,6 +314,12 @@ class InvalidKeys(StartupError):
 
 class AuditUnusable(StartupError):
     code, title = "audit_unusable", "Audit log cannot be written"
+
+
+class StoreUnusable(StartupError):
+    """The embedded store's folder cannot be read or written, or is damaged."""
+
+    code, title = "store_unusable", "Store cannot be opened"
 
 
 class StoreLocked(StartupError):
