@@ -115,6 +115,8 @@ def full_disk(folder: Path) -> str:
         service.stop()
         service.start()
         _check(ledger, service)
+        if not service.audit_holds():
+            raise Broken("the audit chain is broken")
     return "new enrolments 503 store_unavailable, the rest goes on; room made: as before"
 
 

@@ -64,7 +64,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_deleted_comes_back(tmp_path: P
     survived = crash.crash(service, rounds=3, seed=0, minutes=2)
     assert survived.rounds == 3
     assert survived.answers.total() > 10
-    assert crash.audit_holds(service)
+    assert service.audit_holds()
 
 
 def test_who_was_let_in_before_the_end_is_answered(tmp_path: Path) -> None:
