@@ -6,7 +6,8 @@ PROFILE ?= cpu
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse HEAD)
 
-.PHONY: run test check bench evaluate bench-train demo up image image-check lock clean
+.PHONY: run test check bench evaluate bench-train fuzz soak licences sbom demo up image image-check \
+	lock clean
 
 run: .venv/run  ## Start the service on http://127.0.0.1:8000, for this machine alone and without keys
 	FACEID_AUTH__DISABLED=true $(BIN)/faceid serve
@@ -33,6 +34,23 @@ evaluate: .venv/dev  ## Evaluate a service of its own on LFW, into evaluation/ (
 
 bench-train: .venv/dev  ## Measure the training loop against bare forward and backward
 	$(BIN)/python -m tests.benchmarks.bench_train
+
+fuzz: .venv/dev  ## Try the service with made-up requests and mutated images, 5 minutes
+	$(BIN)/python -m tests.abuse.schema
+	$(BIN)/python -m tests.abuse.images
+
+soak: .venv/dev  ## Wear, overload, kill, starve and stop the service, 20 minutes
+	$(BIN)/python -m tests.abuse.soak
+	$(BIN)/python -m tests.abuse.overload
+	$(BIN)/python -m tests.abuse.crash
+	$(BIN)/python -m tests.abuse.disks
+	$(BIN)/python -m tests.abuse.shutdown
+
+licences: .venv/dev  ## What the service depends on and under which licences
+	@$(BIN)/python -m tests.dependencies licences
+
+sbom: .venv/dev  ## The same as a CycloneDX document, on standard output
+	@$(BIN)/python -m tests.dependencies sbom
 
 demo: .venv/run  ## Enrol two people and recognise them in a group photo, without a server
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -55,6 +55,7 @@
         ├── DeviceUnavailable
         ├── InvalidKeys
         ├── AuditUnusable
+        ├── StoreUnusable
         ├── StoreLocked
         └── StoreMismatch
 
@@ -337,6 +338,12 @@ class InvalidKeys(StartupError):
 
 class AuditUnusable(StartupError):
     code, title = "audit_unusable", "Audit log cannot be written"
+
+
+class StoreUnusable(StartupError):
+    """The embedded store's folder cannot be read or written, or is damaged."""
+
+    code, title = "store_unusable", "Store cannot be opened"
 
 
 class StoreLocked(StartupError):

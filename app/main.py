@@ -23,7 +23,7 @@ from app.decision.calibrated import Calibrated
 from app.decision.fusion import template
 from app.decision.identification import IdentificationThresholds
 from app.decision.verification import SamePerson, VerificationThresholds
-from app.errors import StoreUnavailable
+from app.errors import StoreUnavailable, StoreUnusable
 from app.inference.detector import Detector
 from app.inference.device import choose_device
 from app.inference.embedder import CpuEmbedder, CudaEmbedder
@@ -130,6 +130,11 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     try:
         await store.open()
     except StoreUnavailable as error:
+        if settings.store.url is None:
+            raise StoreUnusable(
+                f"The store in {settings.store.path} cannot be opened. {error.detail} Make the "
+                "folder readable and writable, or put a backup in its place."
+            ) from error
         # A server may come later; until then every call that needs it is answered 503.
         _log.warning("%s", error.detail)
     calibrated = None if model.calibration is None else calibrated_by(model.calibration)

@@ -11,8 +11,6 @@ import concurrent.futures
 import contextlib
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -93,17 +91,6 @@ def crash(service: Service, rounds: int, seed: int, minutes: float) -> Survived:
     return found
 
 
-def audit_holds(service: Service) -> bool | None:
-    """Whether `faceid audit verify` finds the chain whole; None where there is no such command."""
-    finished = subprocess.run(
-        [sys.executable, "-m", "app.cli", "audit", "verify"],
-        env=service.environment,
-        capture_output=True,
-        text=True,
-    )
-    return None if "No such command" in finished.stderr else finished.returncode == 0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=100)
@@ -113,7 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         service = Service(Path(folder))
         found = crash(service, options.rounds, options.seed, options.minutes)
-        chain = audit_holds(service)
+        chain = service.audit_holds()
     finish(
         "kill -9 under load",
         [
@@ -122,12 +109,7 @@ def main() -> None:
             Row("requests cut off by the kills", f"{found.unanswered}"),
             Row("persons in the end", f"{found.persons}"),
             Row("lost, back again or half there", "nothing", "nothing", True),
-            Row(
-                "the audit chain",
-                {None: "none yet", True: "whole", False: "broken"}[chain],
-                "whole",
-                chain,
-            ),
+            Row("the audit chain", "whole" if chain else "broken", "whole", chain),
             Row(
                 "seconds to start again, median / longest",
                 f"{statistics.median(found.starts):.1f} / {max(found.starts):.1f}",

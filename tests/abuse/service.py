@@ -116,6 +116,16 @@ class Service:
         self.process.kill()
         self.process.wait()
 
+    def audit_holds(self) -> bool:
+        """Whether `faceid audit verify` finds the chain of the audit log whole."""
+        finished = subprocess.run(
+            [sys.executable, "-m", "app.cli", "audit", "verify"],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+        )
+        return finished.returncode == 0
+
     def usage(self) -> Usage:
         proc = Path("/proc") / str(self.process.pid)
         status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
