@@ -14,7 +14,7 @@ from training.evaluation.identification import Identification, IntArray
 from training.evaluation.report import Curve, Figure, Result, Section, show
 from training.evaluation.results import density, result, row
 from training.evaluation.service.observe import Observed, Pass, photo_name
-from training.evaluation.service.plan import Plan
+from training.evaluation.service.plan import Plan, with_photos
 from training.evaluation.service.report import (
     Enrolment,
     Latency,
@@ -120,7 +120,7 @@ def _open_section(plan: Plan, seen: Observed, target: float, weights: Array) -> 
     }
     measured = _together([result(e, resample(e, weights)) for e in experiments], unresolved)
     curves = measured.curves | _margins(rank, margin, stranger_margin) | _growth(seen)
-    enrolled_with = _photos(seen.photos)
+    enrolled_with = with_photos(seen.photos)
     return Section(
         key=f"identification/{seen.photos}",
         title=f"Open set, {enrolled_with}",
@@ -141,7 +141,7 @@ def _closed_section(plan: Plan, seen: Observed, asked: Pass, weights: Array) -> 
     experiment = ClosedSet(right, probability, person)
     return Section(
         key=f"closed/{seen.photos}",
-        title=f"Closed set, {_photos(seen.photos)}",
+        title=f"Closed set, {with_photos(seen.photos)}",
         protocol=(
             f"The same {len(right):,} photos of enrolled persons, asked for with mode=closed: "
             "everybody gets a name, and a probability that it is right."
@@ -220,12 +220,12 @@ def _growth(seen: Observed) -> dict[str, Curve]:
 
 
 def _enrolments(plan: Plan, seen: Observed) -> Iterable[Enrolment]:
-    with_photos = _photos(seen.photos)
+    photos_each = with_photos(seen.photos)
     split, labels = seen.split, plan.labels
     strangers = np.minimum(np.bincount(labels[split.strangers]), seen.photos).sum()
     for what, photos, enrolled in (
-        (f"Persons, {with_photos}", len(split.gallery), seen.enrolled),
-        (f"Strangers, {with_photos}, for the duplicates", int(strangers), seen.others),
+        (f"Persons, {photos_each}", len(split.gallery), seen.enrolled),
+        (f"Strangers, {photos_each}, for the duplicates", int(strangers), seen.others),
     ):
         if enrolled:
             yield Enrolment(
@@ -240,10 +240,6 @@ def _enrolments(plan: Plan, seen: Observed) -> Iterable[Enrolment]:
             )
 
 
-def _photos(most: int) -> str:
-    return "1 photo" if most == 1 else f"up to {most} photos"
-
-
 def counts(codes: Iterable[str]) -> dict[str, int]:
     """How often each came, the most frequent first."""
     return dict(Counter(codes).most_common())
@@ -253,7 +249,7 @@ def _latencies(galleries: Sequence[Observed]) -> Iterable[Latency]:
     opened = [part for gallery in galleries for part in (gallery.probes, gallery.strangers)]
     closed = [gallery.closed for gallery in galleries if gallery.closed is not None]
     calls = {
-        f"Enrol, {_photos(gallery.photos)}": (
+        f"Enrol, {with_photos(gallery.photos)}": (
             [person.seconds for person in gallery.enrolled],
             gallery.filling,
         )

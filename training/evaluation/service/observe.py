@@ -14,7 +14,7 @@ import numpy as np
 from training.errors import Unresolvable
 from training.evaluation.evaluate import PHOTOS
 from training.evaluation.identification import FPIRS, IntArray, Split
-from training.evaluation.service.plan import Plan
+from training.evaluation.service.plan import Plan, with_photos
 from training.evaluation.service.progress import Bars
 from training.evaluation.service.report import Duplicate, InconsistentPhoto
 from training.evaluation.service.session import Answer, Enrolled, Session
@@ -140,7 +140,7 @@ class _Gallery:
 
     @property
     def _title(self) -> str:
-        return "1 photo" if self.observed.photos == 1 else f"up to {self.observed.photos} photos"
+        return with_photos(self.observed.photos)
 
     def _path(self, index: int) -> Path:
         return self._plan.photos[index].path

@@ -40,6 +40,11 @@ class Plan:
         return int(person_id.removeprefix("person-"))
 
 
+def with_photos(most: int) -> str:
+    """What persons are enrolled with, in words."""
+    return "1 photo" if most == 1 else f"up to {most} photos"
+
+
 def plan(folder: Path, seed: int) -> Plan:
     """
     Args:

@@ -3,11 +3,11 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -15,6 +15,8 @@ from app.cli.client import Refused, Service, Unreachable
 from app.vision.image import Photo
 from training.errors import UnusableService
 from training.evaluation.service.report import ServiceFacts
+
+Result = TypeVar("Result")
 
 CANDIDATES = 10
 
@@ -121,7 +123,7 @@ class Session:
         return ServiceFacts(**{name: ready[name] for name in ServiceFacts.model_fields})
 
     async def enrol(self, gallery: str, person_id: str, photos: Sequence[Path]) -> Enrolled:
-        """Enrol photos of one person in one request."""
+        """Enrol photos of one person in one request, or one by one if they are too large for it."""
         read = [(photo, await _read(photo)) for photo in photos]
         refused = [(photo, "unreadable_file") for photo, data in read if data is None]
         sent = [(photo, data) for photo, data in read if data is not None]
@@ -133,6 +135,10 @@ class Session:
         # An answer is waited for even if all else ends: nobody is enrolled behind our back.
         answer = await _finished(self._photo("POST", f"/persons/{person_id}/faces", params, images))
         seconds = time.perf_counter() - started
+        if isinstance(answer, Refused) and answer.code == "body_too_large" and len(photos) > 1:
+            alone = [await self.enrol(gallery, person_id, [photo]) for photo in photos]
+            refused = [refusal for enrolled in alone for refusal in enrolled.refused]
+            return Enrolled(refused, sum(enrolled.seconds for enrolled in alone))
         if isinstance(answer, dict):
             rejected = answer["rejected"]
         elif answer is not None and "rejected" in answer.problem:
@@ -246,7 +252,7 @@ async def _read(photo: Path) -> bytes | None:
         return None
 
 
-async def _finished(request: Any) -> Any:
+async def _finished(request: Coroutine[Any, Any, Result]) -> Result:
     """The result of a coroutine that is not cancelled when this one is."""
     task = asyncio.ensure_future(request)
     try:

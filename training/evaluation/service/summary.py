@@ -28,7 +28,7 @@ def tables(report: ServiceReport) -> list[Table]:
 
 def lines(report: ServiceReport) -> list[str]:
     """What is no table."""
-    refused = [r.code for enrolment in report.enrolments[:2] for r in enrolment.refused]
+    refused = [refusal.code for refusal in report.enrolments[1].refused]
     return [
         f"Photos refused at enrolment: {_listed(counts(refused))}. "
         f"Of no use when looked for: {_listed(report.not_acquired)}.",

@@ -283,6 +283,16 @@ def test_a_photo_that_gets_no_answer_costs_only_itself(photos: Path) -> None:
     ]
 
 
+def test_photos_too_large_for_one_request_are_sent_one_by_one(photos: Path) -> None:
+    service = FakeService()
+    service.meddle = lambda request: (
+        problem(413, "body_too_large") if request.content.count(b'"name"') > 1 else None
+    )
+    report = evaluate(photos, service)
+    assert [enrolment.refused for enrolment in report.enrolments] == [(), (), ()]
+    assert values(report, "identification/3")["not enrolled"] == 0
+
+
 def test_without_a_photo_of_use_there_is_nothing_to_evaluate(photos: Path) -> None:
     service = FakeService()
     service.meddle = lambda request: (
