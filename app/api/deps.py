@@ -53,6 +53,8 @@ Injected = Annotated[Services, Depends(_services)]
 
 
 async def _body(request: Request, services: Injected) -> Body:
+    # Before anything is read: to refuse has to cost little when there is too much to do.
+    services.finder.check_room()
     return await read_body(request, services.settings.limits)
 
 

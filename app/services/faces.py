@@ -55,6 +55,16 @@ class FaceFinder:
         self._metrics = metrics
         self._in_flight = 0
 
+    def check_room(self) -> None:
+        """
+        Raises:
+            QueueFull: too many photos are in flight.
+        """
+        if self._in_flight >= self._limits.max_photos_in_flight:
+            raise QueueFull(
+                f"{self._in_flight} photos are being processed already; try again shortly."
+            )
+
     async def find(self, image: bytes, timings: Timings) -> list[Face]:
         """All faces of a photo, largest first, none of them embedded.
 
@@ -158,10 +168,7 @@ class FaceFinder:
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
-        if self._in_flight >= self._limits.max_photos_in_flight:
-            raise QueueFull(
-                f"{self._in_flight} photos are being processed already; try again shortly."
-            )
+        self.check_room()
         self._in_flight += 1
         self._metrics.photos_in_flight.inc()
         try:
