@@ -83,9 +83,10 @@ async def _observe(
 ) -> tuple[ServiceFacts, list[Observed]]:
     task = asyncio.current_task()
     assert task is not None
-    # SIGINT does so by itself. Windows has no such signals.
+    # Windows has no such handlers, and interrupts by itself.
     with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with connection as session:
         facts = await session.facts()
         return facts, await observe(session, planned, at_once, bars, unfinished)
