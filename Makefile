@@ -23,6 +23,7 @@ check: .venv/dev  ## Formatting, lint and types
 bench: .venv/dev  ## Measure speed and accuracy against their limits (needs wrk; LFW if at hand)
 	$(BIN)/python -m tests.benchmarks.bench_identify
 	$(BIN)/python -m tests.benchmarks.bench_store
+	$(BIN)/python -m tests.benchmarks.bench_transfer
 	$(BIN)/python -m tests.benchmarks.bench_decision
 	$(BIN)/python -m tests.benchmarks.bench_start
 	$(BIN)/python -m tests.benchmarks.bench_security

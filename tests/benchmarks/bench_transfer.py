@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=100_000)
     arguments = parser.parse_args()
     # The twin's opinion on its own size.
-    warnings.filterwarnings("ignore", module="qdrant_client|app.store.server")
+    warnings.filterwarnings("ignore", module="qdrant_client|app.store")
     with (
         tempfile.TemporaryDirectory() as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
