@@ -10,8 +10,8 @@ acknowledged when the log is on disk, and the writes that were waiting together 
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -68,15 +68,13 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         future.set_exception(error)
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
+def _translated(error: BaseException) -> FaceIdError:
     """The engine raises bare exceptions, and panics that are no `Exception`."""
-    try:
-        yield
-    except FaceIdError:
-        raise
-    except BaseException as error:
-        raise StoreUnavailable(f"The embedded store failed: {error}") from error
+    if isinstance(error, FaceIdError):
+        return error
+    translated = StoreUnavailable(f"The embedded store failed: {error}")
+    translated.__cause__ = error
+    return translated
 
 
 class EmbeddedStore:
@@ -292,10 +290,9 @@ class EmbeddedStore:
             return self._submit(None, call)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
-            with _translated():
-                future.set_result(call())
-        except FaceIdError as error:
-            future.set_exception(error)
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(_translated(error))
         finally:
             self._engine.release()
         return future
@@ -337,10 +334,10 @@ class EmbeddedStore:
                 if job is None or job.future.cancelled():
                     continue
                 try:
-                    with self._engine, _translated():
+                    with self._engine:
                         result = job.call()
                 except BaseException as error:
-                    job.settle(None, error)
+                    job.settle(None, _translated(error))
                 else:
                     if job.writes is None:
                         job.settle(result, None)
@@ -360,15 +357,14 @@ class EmbeddedStore:
             if shard is None:  # closed since, which flushed it
                 continue
             try:
-                with _translated():
-                    if shard.checkpoint_due:
-                        with self._engine:
-                            shard.checkpoint()
-                    elif self._durable:
-                        # Outside the lock: searches go on while the disk works.
-                        shard.sync_log()
+                if shard.checkpoint_due:
+                    with self._engine:
+                        shard.checkpoint()
+                elif self._durable:
+                    # Outside the lock: searches go on while the disk works.
+                    shard.sync_log()
             except BaseException as error:
                 with self._engine:
                     self._galleries.discard(name)
-                failed[name] = error
+                failed[name] = _translated(error)
         return failed

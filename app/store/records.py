@@ -83,7 +83,7 @@ def check_embeddings(embeddings: FloatArray, count: int | None, dimension: int) 
         raise InvalidEmbedding(f"{count} faces came with {len(embeddings)} embeddings.")
     # Written so that NaN fails too. One by one: for a single probe, whose scan has just emptied
     # the processor's cache, that is 20 us instead of 45.
-    if not all(abs(row @ row - 1.0) <= _UNIT_TOLERANCE for row in embeddings):
+    if not all(abs(float(row @ row) - 1.0) <= _UNIT_TOLERANCE for row in embeddings):
         raise InvalidEmbedding("Every embedding must be finite and of unit length.")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from app.main import _store as open_store
+from app.main import store_of
 from app.settings import StoreSettings
 from app.store import Embedder, Face, FloatArray
 
@@ -58,7 +58,7 @@ async def measure(persons: int, faces: int, folder: Path) -> tuple[Counter[str],
     embedder = Embedder("bench", DIMENSION, "0" * 64)
     rng = np.random.default_rng(0)
     settings = StoreSettings(path=folder, durable=False)
-    store = open_store(settings, embedder)
+    store = store_of(settings, embedder)
     await store.open()
 
     async def enrol(person: int, rows: FloatArray) -> None:
@@ -84,7 +84,7 @@ async def measure(persons: int, faces: int, folder: Path) -> tuple[Counter[str],
     # Opened again: what is only the filling's goes, and segments are in their final form.
     await store.close()
     before = resident_bytes("RssAnon"), resident_bytes("RssFile")
-    store = open_store(settings, embedder)
+    store = store_of(settings, embedder)
     await store.open()
     times = []
     for probe in unit_vectors(rng, PROBES):
