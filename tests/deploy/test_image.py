@@ -125,7 +125,7 @@ def test_it_runs_as_the_image_says_on_a_read_only_root(
         + f" {sys.executable} {source}/faceid serve --port {port}"
     )
     environment = {
-        "PATH": os.environ["PATH"],
+        "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",  # where chroot is
         "PYTHONPATH": str(source),
         "PYTHONDONTWRITEBYTECODE": "1",
         "FACEID_STORE__PATH": str(data),
