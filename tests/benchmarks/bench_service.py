@@ -1,6 +1,6 @@
 """How well the whole service identifies the people of Labeled Faces in the Wild.
 
-    python -m tests.benchmarks.bench_service [--output evaluation] [--port 8767]
+    python -m tests.benchmarks.bench_service [--output evaluation]
 
 A service of its own, in a folder that is thrown away, is evaluated by `faceid-train
 evaluate-service`; the figures with marks are put beside them. The report with all figures and
@@ -9,6 +9,7 @@ plots is in the output folder. About ten minutes on 2 cores.
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -36,14 +37,16 @@ MARKS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("evaluation"))
-    parser.add_argument("--port", type=int, default=8767)
     options = parser.parse_args()
     if not LFW.is_dir():
         sys.exit(f"LFW is not at {LFW}; set FACEID_TEST_DATA.")
-    url = f"http://127.0.0.1:{options.port}"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve", "--port", str(options.port)],
+            [sys.executable, "-m", "app.cli", "serve", "--port", str(port)],
             env=os.environ
             | {"FACEID_STORE__PATH": str(Path(folder, "store")), "FACEID_AUTH__DISABLED": "true"},
             stderr=subprocess.DEVNULL,
