@@ -28,6 +28,7 @@
     │   │       ├── ExtremePose         422 extreme_pose
     │   │       └── LowDetectionScore   422 low_detection_score
     │   ├── DuplicatePerson             409 duplicate_person
+    │   ├── PersonExpired               409 person_expired
     │   ├── NoFaceEnrolled              422 no_face_enrolled
     │   ├── TooManyFaces                422 too_many_faces
     │   ├── GalleryFull                 422 gallery_full
@@ -205,6 +206,12 @@ class DuplicatePerson(RequestError):
     """The new person looks like somebody enrolled; `candidates` says whom."""
 
     status, code, title = 409, "duplicate_person", "Person enrolled already"
+
+
+class PersonExpired(RequestError):
+    """The person's time is over; they are found no more and will be erased."""
+
+    status, code, title = 409, "person_expired", "Person expired"
 
 
 class NoFaceEnrolled(RequestError):

@@ -57,7 +57,7 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         OSError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open_private(path) as file:
         wait_for_lock(file)
         yield

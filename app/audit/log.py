@@ -72,7 +72,7 @@ class AuditLog:
             AuditUnusable: it could not be written to.
         """
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._append([], durable=False)
         except OSError as error:
             raise AuditUnusable(

@@ -5,7 +5,9 @@ without it.
 """
 
 from app.store.base import (
+    Consent,
     Embedder,
+    Export,
     Face,
     FloatArray,
     Fuse,
@@ -13,6 +15,8 @@ from app.store.base import (
     Neighbour,
     Page,
     Person,
+    Receipt,
+    Receipts,
     Store,
     StoredPage,
     StoredPerson,
@@ -22,8 +26,10 @@ from app.store.base import (
 from app.store.embedded import EmbeddedStore
 
 __all__ = [
+    "Consent",
     "EmbeddedStore",
     "Embedder",
+    "Export",
     "Face",
     "FloatArray",
     "Fuse",
@@ -31,6 +37,8 @@ __all__ = [
     "Neighbour",
     "Page",
     "Person",
+    "Receipt",
+    "Receipts",
     "Store",
     "StoredPage",
     "StoredPerson",

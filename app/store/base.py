@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -44,19 +44,54 @@ class Face:
     enrolled_at: datetime
 
 
+class Consent(TypedDict, total=False):
+    """What the operator notes of why and until when a person is kept.
+
+    What is left out of a write stays as it is; None removes it.
+
+    Attributes:
+        reference: the operator's own short text.
+        expires_at: time zone aware; from then on nobody finds the person.
+    """
+
+    reference: str | None
+    expires_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """One person of a gallery; `metadata` is the caller's own JSON object.
 
     Attributes:
-        updated_at: when the metadata last changed; enrolling faces leaves it alone.
+        consent_reference, expires_at: as `Consent` has them.
+        updated_at: when any of these last changed by `update_person`.
     """
 
     person_id: str
     metadata: Mapping[str, Any]
+    consent_reference: str | None
+    expires_at: datetime | None
     face_count: int
     created_at: datetime
     updated_at: datetime
+
+    def has_expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+
+class Export(NamedTuple):
+    """All that is stored of one person, as of one moment.
+
+    Attributes:
+        faces: oldest first.
+        embeddings: (m, d) float32, row i of `faces[i]`.
+        template: (d,) float32, by which the person is found; None without faces.
+    """
+
+    person: Person
+    faces: list[Face]
+    embeddings: FloatArray
+    template: FloatArray | None
 
 
 class Page(NamedTuple):
@@ -113,6 +148,52 @@ class Targets:
     target_fmr: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """That a person was erased, without saying whom to who does not know already.
+
+    Attributes:
+        receipt_id: UUID.
+        person_digest: keyed digest of gallery and person (`app.store.receipts`).
+        reason: the caller wanted it, or the person had expired.
+        state: `begun` before anything is deleted, then `erased`; `abandoned` where there was
+            nobody to delete any more, or nobody who had expired.
+        begun_at, erased_at: time zone aware, UTC.
+        probes: exact searches made afterwards, one with each erased template and embedding.
+        found: how many of them still found the person.
+    """
+
+    receipt_id: str
+    gallery: str
+    person_digest: str
+    reason: Literal["request", "expired"]
+    state: Literal["begun", "erased", "abandoned"]
+    begun_at: datetime
+    erased_at: datetime | None = None
+    faces_deleted: int = 0
+    probes: int = 0
+    found: int = 0
+
+
+class Receipts(Protocol):
+    """Receipts of erasures, durable when acknowledged; none is ever removed.
+
+    Every method raises `StoreUnavailable` when the engine cannot answer.
+    """
+
+    async def key(self) -> bytes:
+        """The key of the digests, made at the first use, the same ever after."""
+        ...
+
+    async def put(self, receipt: Receipt) -> None:
+        """Add a receipt, or a later state of it."""
+        ...
+
+    async def all(self) -> list[Receipt]:
+        """In their last state, oldest first."""
+        ...
+
+
 class Store(Protocol):
     """Faces and persons, kept apart by gallery.
 
@@ -120,7 +201,15 @@ class Store(Protocol):
     changes with them in one step. Every method raises `StoreUnavailable` when the engine cannot
     answer. A gallery that was never written to reads as empty. What a write has acknowledged is
     seen by the very next call and survives a crash.
+
+    Who has expired is not found: `search`, `embeddings` and `templates` leave them out from that
+    moment on, by the clock of this machine. They are there for everything else until deleted.
     """
+
+    @property
+    def receipts(self) -> Receipts:
+        """Of erasures; kept apart from the galleries, so that restoring one leaves them alone."""
+        ...
 
     async def open(self) -> None:
         """Connect, create what is missing.
@@ -147,6 +236,7 @@ class Store(Protocol):
         faces: Sequence[Face],
         embeddings: FloatArray,
         max_faces: int,
+        consent: Consent | None = None,
     ) -> int:
         """Add faces to a person, who is created where missing: all of it or nothing.
 
@@ -163,14 +253,19 @@ class Store(Protocol):
         Raises:
             InvalidEmbedding: not finite, not of unit length, or of another dimension.
             TooManyFaces: the person would have more than `max_faces`.
+            PersonExpired: the person would be one who has expired.
         """
         ...
 
-    async def search(self, gallery: str, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
+    async def search(
+        self, gallery: str, probes: FloatArray, limit: int, *, exact: bool = False
+    ) -> list[list[Neighbour]]:
         """The `limit` persons whose templates are most similar to each probe, best first.
 
         Args:
             probes: (n, d) float32 of unit length.
+            exact: compare with every template itself, without codes or an index in between;
+                slow.
 
         Raises:
             InvalidEmbedding: as in `enrol`.
@@ -245,10 +340,22 @@ class Store(Protocol):
         """
         ...
 
-    async def update_metadata(
-        self, gallery: str, person_id: str, patch: Mapping[str, Any], max_bytes: int
+    async def export(self, gallery: str, person_id: str) -> Export:
+        """
+        Raises:
+            PersonNotFound.
+        """
+        ...
+
+    async def update_person(
+        self,
+        gallery: str,
+        person_id: str,
+        patch: Mapping[str, Any],
+        max_bytes: int,
+        consent: Consent | None = None,
     ) -> Person:
-        """Merge `patch` into the metadata by RFC 7396 (null removes a key).
+        """Merge `patch` into the metadata by RFC 7396 (null removes a key), and change `consent`.
 
         Raises:
             PersonNotFound.
@@ -264,11 +371,16 @@ class Store(Protocol):
         """
         ...
 
-    async def delete_person(self, gallery: str, person_id: str) -> int:
+    async def delete_person(
+        self, gallery: str, person_id: str, *, expired_by: datetime | None = None
+    ) -> int:
         """Remove the person and all of their faces; returns how many faces went.
 
+        Args:
+            expired_by: remove nobody who has not expired by then.
+
         Raises:
-            PersonNotFound.
+            PersonNotFound: or not expired by then.
         """
         ...
 
@@ -277,5 +389,14 @@ class Store(Protocol):
 
         Raises:
             PersonNotFound, FaceNotFound.
+        """
+        ...
+
+    async def vacuum(self) -> int:
+        """Remove from disk what is deleted but still lies in the files; it can take a while,
+        and all else goes on meanwhile.
+
+        Returns:
+            How many galleries were written anew; 0 where the engine cleans up by itself.
         """
         ...

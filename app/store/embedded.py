@@ -1,7 +1,7 @@
 """Qdrant inside this process: one folder, no server.
 
 A folder holds a subfolder for each gallery (`app.store.shard`). The engine holds the GIL during
-`query`, `update`, `flush`, `optimize` and `load`. A thread of its own therefore gains nothing
+`query`, `update`, `flush` and `load`. A thread of its own therefore gains nothing
 for a short read: one is answered in the event loop where the engine is idle, which saves the way
 to the worker and back. Everything else is done by one worker, in the order of arrival. A write is
 acknowledged when the log is on disk, and the writes that were waiting together share the sync
@@ -12,6 +12,8 @@ import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -22,7 +24,9 @@ import numpy as np
 from app.errors import FaceIdError, StoreUnavailable
 from app.store import records
 from app.store.base import (
+    Consent,
     Embedder,
+    Export,
     Face,
     FloatArray,
     Fuse,
@@ -36,6 +40,7 @@ from app.store.base import (
     TemplatePage,
 )
 from app.store.galleries import Galleries
+from app.store.receipts import FileReceipts
 
 T = TypeVar("T")
 
@@ -81,7 +86,7 @@ class EmbeddedStore:
     """`Store` on files of this process alone.
 
     Args:
-        path: folder, created where missing.
+        path: folder, created where missing, for its owner alone.
         embedder: whose embeddings are stored.
         fuse: makes a person's template.
         durable: acknowledge a write only when it survives power loss. Without it a write
@@ -92,6 +97,7 @@ class EmbeddedStore:
         self._embedder = embedder
         self._durable = durable
         self._galleries = Galleries(path, embedder, fuse)
+        self.receipts = FileReceipts(path / "erasures.jsonl")
         self._searches: dict[str, list[_Search]] = {}
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         # Held by whoever is in the engine: the worker, or the event loop for a short read.
@@ -124,6 +130,7 @@ class EmbeddedStore:
         faces: Sequence[Face],
         embeddings: FloatArray,
         max_faces: int,
+        consent: Consent | None = None,
     ) -> int:
         records.check_embeddings(embeddings, len(faces), self._embedder.dimension)
 
@@ -133,12 +140,16 @@ class EmbeddedStore:
             if shard is None:
                 records.check_face_count(person_id, len(faces), max_faces)
                 shard = self._galleries.create(gallery)
-            return shard.enrol(person_id, faces, embeddings, max_faces)
+            return shard.enrol(person_id, faces, embeddings, max_faces, consent)
 
         return await self._write(gallery, enrol)
 
-    async def search(self, gallery: str, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
+    async def search(
+        self, gallery: str, probes: FloatArray, limit: int, *, exact: bool = False
+    ) -> list[list[Neighbour]]:
         records.check_embeddings(probes, None, self._embedder.dimension)
+        if exact:
+            return await self._search_exactly(gallery, probes, limit)
         loop = asyncio.get_running_loop()
         if gallery not in self._searches:
             self._searches[gallery] = []
@@ -219,13 +230,23 @@ class EmbeddedStore:
             gallery, lambda: self._galleries.of_person(gallery, person_id).person(person_id)
         )
 
-    async def update_metadata(
-        self, gallery: str, person_id: str, patch: Mapping[str, Any], max_bytes: int
+    async def export(self, gallery: str, person_id: str) -> Export:
+        return await self._read(
+            gallery, lambda: self._galleries.of_person(gallery, person_id).export(person_id)
+        )
+
+    async def update_person(
+        self,
+        gallery: str,
+        person_id: str,
+        patch: Mapping[str, Any],
+        max_bytes: int,
+        consent: Consent | None = None,
     ) -> Person:
         def update() -> Person:
             shard = self._galleries.of_person(gallery, person_id)
             self._galleries.require_space()
-            return shard.update_metadata(person_id, patch, max_bytes)
+            return shard.update_person(person_id, patch, max_bytes, consent)
 
         return await self._write(gallery, update)
 
@@ -234,9 +255,14 @@ class EmbeddedStore:
             gallery, lambda: self._galleries.of_person(gallery, person_id).faces(person_id)
         )
 
-    async def delete_person(self, gallery: str, person_id: str) -> int:
+    async def delete_person(
+        self, gallery: str, person_id: str, *, expired_by: datetime | None = None
+    ) -> int:
         return await self._write(
-            gallery, lambda: self._galleries.of_person(gallery, person_id).delete_person(person_id)
+            gallery,
+            lambda: self._galleries.of_person(gallery, person_id).delete_person(
+                person_id, expired_by
+            ),
         )
 
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
@@ -247,7 +273,54 @@ class EmbeddedStore:
 
         await self._write(gallery, delete)
 
+    async def vacuum(self) -> int:
+        rewritten = 0
+        for gallery in list(self._galleries.sizes):
+            rewritten += await self._rewrite(gallery)
+        return rewritten
+
+    async def _rewrite(self, gallery: str) -> bool:
+        """Write a gallery anew where it has remains; False, too, where something came between."""
+        rewrite = self._galleries.rewrite(gallery)
+
+        def still_open(call: Callable[[], T]) -> asyncio.Future[T | None]:
+            # Closed, or loaded anew, it no longer tells what is written.
+            return self._submit(
+                None, lambda: call() if self._galleries.get(gallery) is rewrite.shard else None
+            )
+
+        try:
+            if not await self._submit(None, lambda: self._galleries.begin(rewrite)):
+                return False
+            while not (last := await still_open(rewrite.copy_slice)):
+                if last is None:
+                    return False
+            # Twice, as the first time may be long, and searches wait for the second.
+            await still_open(rewrite.copy_changes)
+            await asyncio.to_thread(rewrite.sync)
+            await still_open(rewrite.flush)
+            await asyncio.to_thread(rewrite.sync)
+            if not await still_open(lambda: self._galleries.replace(rewrite)):
+                return False
+            await asyncio.to_thread(rewrite.remove_former)
+            return True
+        finally:
+            await asyncio.shield(self._submit(None, rewrite.end))
+
     # The way to the engine.
+
+    async def _search_exactly(
+        self, gallery: str, probes: FloatArray, limit: int
+    ) -> list[list[Neighbour]]:
+        """A probe at a time, as each takes many times as long as another search."""
+
+        def search(probe: FloatArray) -> list[list[Neighbour]]:
+            shard = self._galleries.get(gallery)
+            return [[]] if shard is None else shard.search(probe[None], limit, exact=True)
+
+        return [
+            near for probe in probes for near in await self._submit(None, partial(search, probe))
+        ]
 
     def _scan(self, gallery: str) -> None:
         # By now everybody who was ready to search in this turn of the event loop has joined.

@@ -30,6 +30,17 @@ def lock_folder(path: Path) -> IO[bytes]:
     return file
 
 
+def readable_by_others(path: Path) -> bool:
+    """Whether its owner is not the only one who may look into a folder."""
+    return sys.platform != "win32" and bool(path.stat().st_mode & 0o077)
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of the files in a folder, holes not counted where the system tells."""
+    stats = [entry.stat() for entry in folder.rglob("*") if entry.is_file()]
+    return sum(stat.st_blocks * 512 if os.name == "posix" else stat.st_size for stat in stats)
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on disk."""
     if sys.platform == "win32" and path.is_dir():

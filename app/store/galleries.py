@@ -3,6 +3,7 @@
 Not for two threads at once.
 """
 
+import logging
 import re
 import shutil
 import uuid
@@ -13,9 +14,12 @@ from typing import IO
 
 from app.errors import InvalidRequest, PersonNotFound, StoreUnavailable
 from app.store.base import Embedder, Fuse, GallerySize, Targets
-from app.store.files import lock_folder, sync
+from app.store.files import lock_folder, readable_by_others, size_on_disk, sync
+from app.store.rewrite import Rewrite, recover
 from app.store.shard import Shard
 from app.store.shard import create as create_shard
+
+_log = logging.getLogger(__name__)
 
 # An open gallery costs about 35 MB of memory, opening one again 25 ms or more.
 _MAX_OPEN = 16
@@ -29,7 +33,7 @@ _NEW = ".new-"
 class Galleries:
     """
     Args:
-        path: folder, created where missing.
+        path: folder, created where missing, for its owner alone.
         embedder: whose embeddings are stored.
         fuse: makes a person's template.
 
@@ -50,13 +54,16 @@ class Galleries:
         self._lock: IO[bytes] | None = None
 
     def open_all(self) -> None:
-        self._path.mkdir(parents=True, exist_ok=True)
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if readable_by_others(self._path):
+            _log.warning("%s can be read by other users; chmod 700 it", self._path)
         self._lock = lock_folder(self._path)
+        recover(self._path)
         for folder in sorted(self._path.iterdir()):
             if folder.name.startswith(_NEW):
                 shutil.rmtree(folder)
             elif folder.is_dir() and _GALLERY.fullmatch(folder.name):
-                self._load(folder.name).vacuum()
+                self._load(folder.name).checkpoint()
 
     def close_all(self) -> None:
         for name in list(self.open):
@@ -131,6 +138,28 @@ class Galleries:
             with suppress(BaseException):
                 shard.close()
 
-    def require_space(self) -> None:
-        if shutil.disk_usage(self._path).free < _MIN_FREE_BYTES:
+    def rewrite(self, name: str) -> Rewrite:
+        """One that has not begun."""
+        return Rewrite(self._path / name, self._unused_folder(), self._embedder, self._fuse)
+
+    def begin(self, rewrite: Rewrite) -> bool:
+        """Begin it, where there is anything that a gallery's files are to be rid of."""
+        shard = self.get(rewrite.gallery)
+        if shard is None or not shard.has_remains or shard.changed is not None:
+            return False
+        self.require_space(size_on_disk(self._path / rewrite.gallery))
+        rewrite.begin(shard)
+        return True
+
+    def replace(self, rewrite: Rewrite) -> bool:
+        """Have what is written anew take the place of its gallery."""
+        rewrite.copy_changes()
+        del self.open[rewrite.gallery]
+        self._broken.add(rewrite.gallery)
+        rewrite.replace()
+        self._load(rewrite.gallery)
+        return True
+
+    def require_space(self, more: int = 0) -> None:
+        if shutil.disk_usage(self._path).free < _MIN_FREE_BYTES + more:
             raise StoreUnavailable(f"The disk of {self._path} is full; nothing was stored.")

@@ -19,13 +19,14 @@ from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-import numpy as np
 from qdrant_client import AsyncQdrantClient, models
 
 from app.errors import FaceNotFound, PersonNotFound, StoreUnavailable
 from app.store import records
 from app.store.base import (
+    Consent,
     Embedder,
+    Export,
     Face,
     FloatArray,
     Fuse,
@@ -39,6 +40,7 @@ from app.store.base import (
     TemplatePage,
 )
 from app.store.collection import QdrantCollection
+from app.store.server_receipts import ServerReceipts
 
 # The threshold of an identification follows the gallery's size by its logarithm: what other
 # replicas wrote in the last seconds does not move it. New targets may take as long.
@@ -53,8 +55,12 @@ _TURN_S = 0.01
 _ALL_GALLERIES = 100_000
 _ALL_FACE_COUNTS = 100_000
 # In a person's payload, and of no meaning to another engine.
-_OWN_FIELDS = frozenset(("kind", "gallery", "version", "former_versions"))
+_OWN_FIELDS = frozenset(("kind", "gallery", "version", "former_versions", "claimed_until"))
 _PAGE = 1000
+# So many times the neighbours are asked for where too many of the nearest have expired.
+_FURTHER = 8
+# A replica that has claimed a person to delete may be dead by then.
+_CLAIMED_S = 60.0
 _STRONG = models.WriteOrdering.STRONG
 
 
@@ -88,6 +94,7 @@ class ServerStore:
         self._embedder = embedder
         self._fuse = fuse
         self._collection = QdrantCollection(client, collection, embedder, replicas)
+        self.receipts = ServerReceipts(client, f"{collection}-erasures", replicas)
         self._sizes: dict[str, tuple[float, GallerySize]] = {}
         self._targets: dict[str, tuple[float, Targets]] = {}
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -115,6 +122,7 @@ class ServerStore:
         faces: Sequence[Face],
         embeddings: FloatArray,
         max_faces: int,
+        consent: Consent | None = None,
     ) -> int:
         records.check_embeddings(embeddings, len(faces), self._embedder.dimension)
         now = datetime.now(UTC)
@@ -124,6 +132,8 @@ class ServerStore:
                 "kind": "person",
                 "gallery": gallery,
             }
+            record = records.consented(record, consent)
+            records.check_not_expired(record)
             enrolled = records.enrolled(record).merged(faces, embeddings)
             records.check_face_count(person_id, len(enrolled.faces), max_faces)
             return record, enrolled
@@ -131,15 +141,34 @@ class ServerStore:
         count: int = (await self._change(gallery, person_id, add))["face_count"]
         return count
 
-    async def search(self, gallery: str, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
+    async def search(
+        self, gallery: str, probes: FloatArray, limit: int, *, exact: bool = False
+    ) -> list[list[Neighbour]]:
         records.check_embeddings(probes, None, self._embedder.dimension)
         if not len(probes):
             return []
+        now = records.moment()
+        wanted = limit
+        while True:
+            found = await self._nearest(gallery, probes, wanted, exact=exact)
+            kept = [records.neighbours(points, limit, now) for points in found]
+            # Fewer than wanted are all there are; else look behind those who have expired.
+            if all(
+                len(few) == limit or len(points) < wanted
+                for few, points in zip(kept, found, strict=True)
+            ):
+                return kept
+            wanted *= _FURTHER
+
+    async def _nearest(
+        self, gallery: str, probes: FloatArray, limit: int, *, exact: bool
+    ) -> list[list[tuple[dict[str, Any], float]]]:
         persons = (await self.size(gallery)).persons
         params = models.SearchParams(
+            exact=exact,
             hnsw_ef=max(_LEAST_EF, persons // _PERSONS_PER_EF),
             quantization=models.QuantizationSearchParams(
-                rescore=True, oversampling=records.oversampling(limit)
+                ignore=exact, rescore=True, oversampling=records.oversampling(limit)
             ),
         )
         async with self._collection.connected() as client:
@@ -152,24 +181,19 @@ class ServerStore:
                         filter=models.Filter(must=[_matches("gallery", gallery)]),
                         params=params,
                         limit=limit,
-                        with_payload=["person_id"],
+                        with_payload=records.NEIGHBOUR_FIELDS,
                     )
                     for probe in probes.tolist()
                 ],
             )
         return [
-            [records.to_neighbour(point.payload or {}, point.score) for point in response.points]
+            [(point.payload or {}, point.score) for point in response.points]
             for response in responses
         ]
 
     async def embeddings(self, gallery: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
         points = [_person_point(gallery, person_id) for person_id in person_ids]
-        fields = ["person_id", "face_count", "embeddings"]
-        return {
-            payload["person_id"]: records.to_embeddings(payload)
-            for payload in await self._retrieve(points, fields)
-            if payload["face_count"]
-        }
+        return records.embeddings_by_person(await self._retrieve(points, records.EMBEDDING_FIELDS))
 
     async def size(self, gallery: str) -> GallerySize:
         expires, size = self._sizes.get(gallery, (0.0, GallerySize(0, 0)))
@@ -225,11 +249,11 @@ class ServerStore:
     async def templates(self, gallery: str, limit: int, cursor: str | None = None) -> TemplatePage:
         findable = models.HasVectorCondition(has_vector=records.VECTOR)
         points, following = await self._scroll(
-            gallery, limit, cursor, findable, fields=["person_id"], vectors=True
+            gallery, limit, cursor, findable, fields=records.NEIGHBOUR_FIELDS, vectors=True
         )
-        person_ids = [(point.payload or {})["person_id"] for point in points]
-        rows = [point.vector[records.VECTOR] for point in points if isinstance(point.vector, dict)]
-        templates = np.array(rows, np.float32).reshape(-1, self._embedder.dimension)
+        person_ids, templates = records.to_templates(
+            [(point.payload, point.vector) for point in points], self._embedder.dimension
+        )
         return TemplatePage(person_ids, templates, following)
 
     async def persons(self, gallery: str, limit: int, cursor: str | None = None) -> Page:
@@ -269,28 +293,63 @@ class ServerStore:
     async def person(self, gallery: str, person_id: str) -> Person:
         return records.to_person(await self._record(gallery, person_id, records.PERSON_FIELDS))
 
-    async def update_metadata(
-        self, gallery: str, person_id: str, patch: Mapping[str, Any], max_bytes: int
+    async def export(self, gallery: str, person_id: str) -> Export:
+        async with self._collection.connected() as client:
+            found = await client.retrieve(
+                self._collection.name, [_person_point(gallery, person_id)], with_vectors=True
+            )
+        if not found:
+            raise PersonNotFound(gallery, person_id)
+        return records.to_export(found[0].payload or {}, found[0].vector)
+
+    async def update_person(
+        self,
+        gallery: str,
+        person_id: str,
+        patch: Mapping[str, Any],
+        max_bytes: int,
+        consent: Consent | None = None,
     ) -> Person:
         def merge(record: dict[str, Any] | None) -> tuple[dict[str, Any], None]:
             if record is None:
                 raise PersonNotFound(gallery, person_id)
             metadata = records.patched(record["metadata"], patch, max_bytes)
             now = datetime.now(UTC).isoformat()
-            return {**record, "metadata": metadata, "updated_at": now}, None
+            changed = {"metadata": metadata, "updated_at": now}
+            return records.consented(record, consent) | changed, None
 
         return records.to_person(await self._change(gallery, person_id, merge))
 
     async def faces(self, gallery: str, person_id: str) -> list[Face]:
         return records.to_faces(await self._record(gallery, person_id))
 
-    async def delete_person(self, gallery: str, person_id: str) -> int:
-        count: int = (await self._record(gallery, person_id, ["face_count"]))["face_count"]
-        points = models.PointIdsList(points=[_person_point(gallery, person_id)])
+    async def delete_person(
+        self, gallery: str, person_id: str, *, expired_by: datetime | None = None
+    ) -> int:
+        point = _person_point(gallery, person_id)
+        record = await self._record(gallery, person_id, expired_by is not None or ["face_count"])
+        selector: models.PointsSelector = models.PointIdsList(points=[point])
+        if expired_by is not None:
+            records.check_expired_by(record, gallery, expired_by)
+            if record.get("claimed_until", 0.0) > time.time():
+                raise PersonNotFound(gallery, person_id)
+            # Of several replicas one deletes, and only whom nobody has given more time since.
+            claimed = record | {"claimed_until": time.time() + _CLAIMED_S}
+            version = await self._swap(point, record, claimed, None)
+            if version is None:
+                raise PersonNotFound(gallery, person_id)
+            conditions = [models.HasIdCondition(has_id=[point]), _matches("version", version)]
+            selector = models.FilterSelector(filter=models.Filter(must=conditions))
         async with self._collection.connected() as client:
-            await client.delete(self._collection.name, points, ordering=_STRONG)
+            await client.delete(self._collection.name, selector, ordering=_STRONG)
         self._sizes.pop(gallery, None)
+        if expired_by is not None and await self._retrieve([point], ["person_id"]):
+            raise PersonNotFound(gallery, person_id)
+        count: int = record["face_count"]
         return count
+
+    async def vacuum(self) -> int:
+        return 0  # the server's optimiser drops what is deleted when it thinks fit
 
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
         def remove(record: dict[str, Any] | None) -> tuple[dict[str, Any], records.Enrolled]:
@@ -335,8 +394,8 @@ class ServerStore:
         before: dict[str, Any] | None,
         after: dict[str, Any],
         enrolled: records.Enrolled | None,
-    ) -> bool:
-        """Write `after` if the point is still as it was `before`; say whether it was."""
+    ) -> str | None:
+        """Write `after` if the point is still as it was `before`; its version if it was."""
         version = uuid4().hex
         after = after | {"version": version, "former_versions": []}
         mode, unchanged = models.UpdateMode.INSERT_ONLY, models.Filter()
@@ -362,8 +421,9 @@ class ServerStore:
                 )
         # The answer does not tell. By now another replica may have written over it.
         for stored in await self._retrieve([point], ["version", "former_versions"]):
-            return version in (stored["version"], *stored["former_versions"])
-        return False
+            if version in (stored["version"], *stored["former_versions"]):
+                return version
+        return None
 
     async def _record(
         self, gallery: str, person_id: str, fields: list[str] | bool = True

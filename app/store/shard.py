@@ -14,8 +14,10 @@ How it is laid out, and what was measured to decide it (2 cores, qdrant-edge-py 
 - The engine's own `flush()` syncs some 40 files and holds the GIL for all of it (10 to 170 ms),
   so it only marks checkpoints; in between, the log alone is synced.
 - The 4-bit codes of a segment that was never optimised are as fast as those of an optimised one
-  and rescored exactly. Fewer bits are slower and miss neighbours. `optimize()` is only used to
-  drop deleted persons.
+  and rescored exactly. Fewer bits are slower and miss neighbours.
+- What is deleted stays in the files: vectors, codes and payload in the segment, all of it in the
+  log once more; neither `flush()` nor `optimize()` nor opening it again changes that. Only a
+  shard written anew (`app.store.rewrite`) is without it.
 - Probes searched together share the scan.
 """
 
@@ -28,13 +30,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import numpy as np
 import qdrant_edge as edge
 
 from app.errors import FaceNotFound, PersonNotFound, StoreMismatch
 from app.store import records
 from app.store.base import (
+    Consent,
     Embedder,
+    Export,
     Face,
     FloatArray,
     Fuse,
@@ -59,18 +62,27 @@ _CHECKPOINT = 10_000
 # threads wait for one another: 2 ms at 100,000 instead of 0.75.
 _LARGE = 150_000
 
+# There while the files may hold what is deleted.
+_REMAINS = ".remains"
+
 _META_ID = 0
 # Numbers come before UUIDs in the order of ids.
 _FIRST_PERSON = UUID(int=0)
 _MAX_FACE_COUNTS = 2**31 - 1
+# So many times the neighbours are asked for where too many of the nearest have expired.
+_FURTHER = 8
 
 
-def create(folder: Path, embedder: Embedder) -> None:
+PointId = int | UUID | str
+
+
+def create(folder: Path, embedder: Embedder, *, durable: bool = True) -> None:
     """Make the shard of an empty gallery; the caller makes its folder's name durable."""
     shard = _new(folder, embedder.dimension)
     meta = edge.Point(_META_ID, {}, records.meta_payload(embedder))
     shard.update(edge.UpdateOperation.upsert_points([meta]))
-    shard.flush()
+    if durable:
+        shard.flush()
     shard.close()
 
 
@@ -115,6 +127,8 @@ class Shard:
         size: persons and faces.
         targets: of this gallery.
         unflushed: faces written since the last checkpoint.
+        has_remains: whether the files may hold what is deleted.
+        changed: ids of points written since somebody put an empty set here.
     """
 
     def __init__(self, folder: Path, embedder: Embedder, fuse: Fuse, scratch: Path) -> None:
@@ -125,6 +139,8 @@ class Shard:
         self._scratch = scratch
         self._synced: set[Path] = set()
         self.unflushed = 0
+        self.has_remains = (folder / _REMAINS).exists()
+        self.changed: set[PointId] | None = None
         self._load()
         try:
             meta = self._engine.retrieve([_META_ID], True, False)[0].payload or {}
@@ -173,6 +189,11 @@ class Shard:
             self._synced = files
 
     @property
+    def segments_wanted(self) -> int:
+        """How many threads are worth while for a gallery of this size."""
+        return scan_threads() if self.size.persons >= _LARGE else 1
+
+    @property
     def checkpoint_due(self) -> bool:
         return self.unflushed >= _CHECKPOINT
 
@@ -184,24 +205,54 @@ class Shard:
     def checkpoint(self) -> None:
         """Flush, and let a gallery that has become large be scanned in parallel."""
         self.flush()
-        missing = scan_threads() - self._engine.info().segments_count
-        if self.size.persons >= _LARGE and missing > 0:
+        missing = self.segments_wanted - self._engine.info().segments_count
+        if missing > 0:
             self._engine.close()
             add_segments(self._folder, missing, self._embedder, self._scratch)
             self._load()
 
-    def vacuum(self) -> None:
-        """Drop deleted persons where they are more than a fifth; it can take seconds."""
-        self._engine.optimize()
-        self.checkpoint()
+    def note_remains(self) -> None:
+        """Before something is deleted: remember, over a crash too, that the files will hold it."""
+        if not self.has_remains:
+            (self._folder / _REMAINS).touch()
+            sync(self._folder)
+            self.has_remains = True
+
+    def points(self, limit: int, offset: PointId | None) -> tuple[list[edge.Point], PointId | None]:
+        """Everything in the shard, part by part: whole points, and where the next part begins."""
+        found, following = self._engine.scroll(
+            edge.ScrollRequest(offset=offset, limit=limit, with_payload=True, with_vector=True)
+        )
+        return [_point(record) for record in found], following
+
+    def points_of(self, ids: Collection[PointId]) -> list[edge.Point]:
+        """Those of them that are there."""
+        return [_point(record) for record in self._engine.retrieve(list(ids), True, True)]
+
+    def take(self, points: Sequence[edge.Point]) -> None:
+        """Write points of another shard; `size` and `targets` do not follow."""
+        self._engine.update(edge.UpdateOperation.upsert_points(list(points)))
+
+    def drop(self, ids: Collection[PointId]) -> None:
+        """Delete points; `size` does not follow."""
+        self.note_remains()
+        self._engine.update(edge.UpdateOperation.delete_points(list(ids)))
 
     # Faces.
 
     def enrol(
-        self, person_id: str, faces: Sequence[Face], embeddings: FloatArray, max_faces: int
+        self,
+        person_id: str,
+        faces: Sequence[Face],
+        embeddings: FloatArray,
+        max_faces: int,
+        consent: Consent | None,
     ) -> int:
         known = self._payload(person_id)
-        record = known or records.person_payload(person_id, datetime.now(UTC))
+        record = records.consented(
+            known or records.person_payload(person_id, datetime.now(UTC)), consent
+        )
+        records.check_not_expired(record)
         before = record["face_count"]
         enrolled = records.enrolled(record).merged(faces, embeddings)
         count = len(enrolled.faces)
@@ -210,24 +261,43 @@ class Shard:
         self._resize(int(known is None), count - before)
         return count
 
-    def search(self, probes: FloatArray, limit: int) -> list[list[Neighbour]]:
+    def search(
+        self, probes: FloatArray, limit: int, *, exact: bool = False
+    ) -> list[list[Neighbour]]:
+        now = records.moment()
+        wanted = limit
+        while True:
+            found = self._nearest(probes, wanted, exact=exact)
+            kept = [records.neighbours(points, limit, now) for points in found]
+            # Fewer than wanted are all there are; else look behind those who have expired.
+            if all(
+                len(few) == limit or len(points) < wanted
+                for few, points in zip(kept, found, strict=True)
+            ):
+                return kept
+            wanted *= _FURTHER
+
+    def _nearest(
+        self, probes: FloatArray, limit: int, *, exact: bool
+    ) -> list[list[tuple[dict[str, Any], float]]]:
         self._threads.place()
         params = edge.SearchParams(
+            exact=exact,
             quantization=edge.QuantizationSearchParams(
-                rescore=True, oversampling=records.oversampling(limit)
-            )
+                ignore=exact, rescore=True, oversampling=records.oversampling(limit)
+            ),
         )
         requests = [
             edge.QueryRequest(
                 limit=limit,
                 query=edge.Query.Nearest(probe, using=records.VECTOR),
-                with_payload=["person_id"],
+                with_payload=records.NEIGHBOUR_FIELDS,
                 params=params,
             )
             for probe in probes.tolist()
         ]
         return [
-            [records.to_neighbour(point.payload or {}, point.score) for point in points]
+            [(point.payload or {}, point.score) for point in points]
             for start in range(0, len(requests), _BATCH)
             for points in self._engine.query_batch(
                 edge.QueryBatchRequest(requests[start : start + _BATCH])
@@ -236,13 +306,8 @@ class Shard:
 
     def embeddings(self, person_ids: Collection[str]) -> dict[str, FloatArray]:
         points: list[int | UUID | str] = [records.point_id(name) for name in person_ids]
-        found = self._engine.retrieve(points, ["person_id", "face_count", "embeddings"], False)
-        payloads = [point.payload or {} for point in found]
-        return {
-            payload["person_id"]: records.to_embeddings(payload)
-            for payload in payloads
-            if payload["face_count"]
-        }
+        found = self._engine.retrieve(points, records.EMBEDDING_FIELDS, False)
+        return records.embeddings_by_person(point.payload or {} for point in found)
 
     def faces(self, person_id: str) -> list[Face]:
         return records.to_faces(self._require(person_id))
@@ -252,6 +317,7 @@ class Shard:
         enrolled = records.enrolled(record).without(face_id)
         if len(enrolled.faces) == record["face_count"]:
             raise FaceNotFound(self._gallery, person_id, face_id)
+        self.note_remains()
         self._put(record, enrolled)
         self._resize(0, -1)
 
@@ -275,13 +341,13 @@ class Shard:
                 offset=offset or _FIRST_PERSON,
                 limit=limit,
                 filter=edge.Filter(must=[edge.HasVectorCondition(records.VECTOR)]),
-                with_payload=["person_id"],
+                with_payload=records.NEIGHBOUR_FIELDS,
                 with_vector=True,
             )
         )
-        person_ids = [(point.payload or {})["person_id"] for point in points]
-        rows = [point.vector[records.VECTOR] for point in points if isinstance(point.vector, dict)]
-        templates = np.array(rows, np.float32).reshape(-1, self._embedder.dimension)
+        person_ids, templates = records.to_templates(
+            [(point.payload, point.vector) for point in points], self._embedder.dimension
+        )
         return TemplatePage(person_ids, templates, self._cursor(following))
 
     def export_persons(self, limit: int, offset: UUID | None) -> StoredPage:
@@ -295,37 +361,54 @@ class Shard:
 
     def import_persons(self, persons: Sequence[StoredPerson]) -> None:
         records.check_templates(persons, self._embedder.dimension)
-        ids: list[int | UUID | str] = [records.point_id(p.payload["person_id"]) for p in persons]
+        ids: list[PointId] = [records.point_id(p.payload["person_id"]) for p in persons]
         replaced = self._engine.retrieve(ids, ["face_count"], False)
         points = [
             edge.Point(point, records.stored_vectors(person), dict(person.payload))
             for point, person in zip(ids, persons, strict=True)
         ]
         faces = sum(person.payload["face_count"] for person in persons)
-        self._write(edge.UpdateOperation.upsert_points(points), len(persons) + faces)
+        self._write(edge.UpdateOperation.upsert_points(points), ids, len(persons) + faces)
         before = sum((point.payload or {})["face_count"] for point in replaced)
         self._resize(len(persons) - len(replaced), faces - before)
 
     def person(self, person_id: str) -> Person:
         return records.to_person(self._require(person_id))
 
-    def update_metadata(self, person_id: str, patch: Mapping[str, Any], max_bytes: int) -> Person:
+    def export(self, person_id: str) -> Export:
+        found = self._engine.retrieve([records.point_id(person_id)], True, True)
+        if not found:
+            raise PersonNotFound(self._gallery, person_id)
+        return records.to_export(found[0].payload or {}, found[0].vector)
+
+    def update_person(
+        self,
+        person_id: str,
+        patch: Mapping[str, Any],
+        max_bytes: int,
+        consent: Consent | None,
+    ) -> Person:
         record = self._require(person_id)
-        changed = {
+        changed = records.consented({}, consent) | {
             "metadata": records.patched(record["metadata"], patch, max_bytes),
             "updated_at": datetime.now(UTC).isoformat(),
         }
-        self._write(edge.UpdateOperation.set_payload([records.point_id(person_id)], changed), 1)
+        point = records.point_id(person_id)
+        self._write(edge.UpdateOperation.set_payload([point], changed), [point], 1)
         return records.to_person(record | changed)
 
-    def delete_person(self, person_id: str) -> int:
-        count: int = self._require(person_id)["face_count"]
-        self._write(edge.UpdateOperation.delete_points([records.point_id(person_id)]), 1)
+    def delete_person(self, person_id: str, expired_by: datetime | None) -> int:
+        record = self._require(person_id)
+        records.check_expired_by(record, self._gallery, expired_by)
+        count: int = record["face_count"]
+        self.note_remains()
+        point = records.point_id(person_id)
+        self._write(edge.UpdateOperation.delete_points([point]), [point], 1)
         self._resize(-1, -count)
         return count
 
     def set_targets(self, targets: Targets) -> None:
-        self._write(edge.UpdateOperation.set_payload([_META_ID], asdict(targets)), 1)
+        self._write(edge.UpdateOperation.set_payload([_META_ID], asdict(targets)), [_META_ID], 1)
         self.targets = targets
 
     def _payload(self, person_id: str) -> dict[str, Any] | None:
@@ -339,19 +422,26 @@ class Shard:
         return payload
 
     def _put(self, record: dict[str, Any], enrolled: records.Enrolled) -> None:
+        point_id = records.point_id(record["person_id"])
         point = edge.Point(
-            records.point_id(record["person_id"]),
+            point_id,
             records.vectors(enrolled, self._fuse),
             record | enrolled.payload(),
         )
-        self._write(edge.UpdateOperation.upsert_points([point]), 1 + len(enrolled.faces))
+        self._write(
+            edge.UpdateOperation.upsert_points([point]), [point_id], 1 + len(enrolled.faces)
+        )
 
     def _cursor(self, following: object) -> str | None:
         return None if following is None else records.encode_cursor(self._gallery, following)
 
-    def _write(self, operation: edge.UpdateOperation, faces: int) -> None:
+    def _write(
+        self, operation: edge.UpdateOperation, points: Collection[PointId], faces: int
+    ) -> None:
         self._engine.update(operation)
         self.unflushed += faces
+        if self.changed is not None:
+            self.changed.update(points)
 
     def _resize(self, persons: int, faces: int) -> None:
         self.size = GallerySize(self.size.persons + persons, self.size.faces + faces)
@@ -359,6 +449,10 @@ class Shard:
     def _count(self) -> GallerySize:
         request = edge.FacetRequest("face_count", limit=_MAX_FACE_COUNTS, exact=True)
         return records.to_size((hit.value, hit.count) for hit in self._engine.facet(request).hits)
+
+
+def _point(record: edge.Record) -> edge.Point:
+    return edge.Point(record.id, record.vector or {}, record.payload)
 
 
 def _config(dimension: int, threads: int) -> edge.EdgeConfig:
@@ -371,9 +465,9 @@ def _config(dimension: int, threads: int) -> edge.EdgeConfig:
             bits=edge.TurboQuantBitSize.Bits4, memory=edge.Memory.Pinned
         ),
         optimizers=edge.EdgeOptimizersConfig(
-            # Never "index" (12 s for a million faces, nothing gained): optimize() is for vacuum.
+            # Never "index" (12 s for a million faces, nothing gained), nor merge what is scanned
+            # in parallel.
             indexing_threshold=2**40,
-            # Nor merge what is scanned in parallel.
             default_segment_number=64,
         ),
         max_search_threads=threads,

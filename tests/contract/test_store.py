@@ -214,14 +214,14 @@ async def test_every_write_leaves_the_template_of_the_faces(store: Store) -> Non
     await assert_consistent(store)
     await store.enrol("default", "ada", [face("ada", 1)], rows[6:7], NO_LIMIT)  # replaced
     await assert_consistent(store)
-    await store.update_metadata("default", "ada", {"name": "Ada"}, 100)
+    await store.update_person("default", "ada", {"name": "Ada"}, 100)
     await assert_consistent(store)
     await store.delete_face("default", "ada", face("ada", 0).face_id)
     await assert_consistent(store)
     for number in range(2):
         await store.delete_face("default", "bob", face("bob", number).face_id)
     await assert_consistent(store)
-    await store.update_metadata("default", "bob", {"name": "Bob"}, 100)
+    await store.update_person("default", "bob", {"name": "Bob"}, 100)
     assert set(await templates_of(store)) == {"ada"}
     await enrol(store, "bob", rows[7:])
     await assert_consistent(store)
@@ -254,7 +254,7 @@ async def test_a_person_grows(store: Store) -> None:
     embeddings = unit(4)
     await enrol(store, "ada", embeddings[:2])
     created = (await store.person("default", "ada")).created_at
-    await store.update_metadata("default", "ada", {"name": "Ada"}, 1000)
+    await store.update_person("default", "ada", {"name": "Ada"}, 1000)
     assert await store.enrol("default", "ada", [face("ada", 7)], embeddings[2:3], NO_LIMIT) == 3
     person = await store.person("default", "ada")
     assert (person.face_count, person.created_at) == (3, created)
@@ -322,7 +322,7 @@ async def test_galleries_are_apart(store: Store) -> None:
     assert await store.galleries() == {"left": GallerySize(1, 1), "right": GallerySize(2, 2)}
     assert set(await store.embeddings("left", ["ada", "bob"])) == {"ada"}
     assert [person.person_id for person in await listed(store, 10, "left")] == ["ada"]
-    await store.update_metadata("left", "ada", {"side": "left"}, 1000)
+    await store.update_person("left", "ada", {"side": "left"}, 1000)
     assert (await store.person("right", "ada")).metadata == {}
     assert await store.delete_person("right", "ada") == 1
     assert (await store.person("left", "ada")).face_count == 1
@@ -464,18 +464,18 @@ async def test_metadata_is_merged(store: Store) -> None:
     await enrol(store, "ada", unit(1))
     before = await store.person("default", "ada")
     patch = {"name": "Ada Łovelace 🙂", "a": {"b": {"c": 1, "d": [1, {"e": None}]}}, "n": 2**70}
-    first = await store.update_metadata("default", "ada", patch, 1000)
+    first = await store.update_person("default", "ada", patch, 1000)
     assert first.metadata == patch
-    second = await store.update_metadata(
+    second = await store.update_person(
         "default", "ada", {"a": {"b": {"c": None, "x": {"y": None, "z": 0.1}}}, "n": None}, 1000
     )
     assert second.metadata == {
         "name": "Ada Łovelace 🙂",
         "a": {"b": {"d": [1, {"e": None}], "x": {"z": 0.1}}},
     }
-    third = await store.update_metadata("default", "ada", {"a": [1], "absent": None}, 1000)
+    third = await store.update_person("default", "ada", {"a": [1], "absent": None}, 1000)
     assert third.metadata == {"name": "Ada Łovelace 🙂", "a": [1]}
-    fourth = await store.update_metadata("default", "ada", {"a": {"b": None, "c": 1}}, 1000)
+    fourth = await store.update_person("default", "ada", {"a": {"b": None, "c": 1}}, 1000)
     assert fourth.metadata == {"name": "Ada Łovelace 🙂", "a": {"c": 1}}
     assert await store.person("default", "ada") == fourth
     assert fourth.created_at == before.created_at
@@ -485,16 +485,16 @@ async def test_metadata_is_merged(store: Store) -> None:
 
 async def test_metadata_too_large_leaves_the_old(store: Store) -> None:
     await enrol(store, "ada", unit(1))
-    await store.update_metadata("default", "ada", {"k": "ä" * 10}, 28)
+    await store.update_person("default", "ada", {"k": "ä" * 10}, 28)
     with pytest.raises(MetadataTooLarge):
-        await store.update_metadata("default", "ada", {"k": "ä" * 11}, 28)
+        await store.update_person("default", "ada", {"k": "ä" * 11}, 28)
     assert (await store.person("default", "ada")).metadata == {"k": "ä" * 10}
 
 
 async def test_metadata_that_is_no_json_is_refused(store: Store) -> None:
     await enrol(store, "ada", unit(1))
     with pytest.raises(InvalidRequest):
-        await store.update_metadata("default", "ada", {"k": float("nan")}, 1000)
+        await store.update_person("default", "ada", {"k": float("nan")}, 1000)
     assert (await store.person("default", "ada")).metadata == {}
 
 
@@ -543,7 +543,7 @@ async def test_what_is_not_there_is_named(store: Store) -> None:
     with pytest.raises(PersonNotFound, match="bob"):
         await store.delete_face("default", "bob", absent)
     with pytest.raises(PersonNotFound, match="bob"):
-        await store.update_metadata("default", "bob", {}, 100)
+        await store.update_person("default", "bob", {}, 100)
 
 
 async def test_concurrent_enrolments_of_one_person_lose_nothing(store: Store) -> None:
@@ -568,7 +568,7 @@ async def test_concurrent_writes_to_one_person_leave_what_was_asked_for(store: S
             store.enrol("default", "ada", [face("ada", n)], rows[n][None], NO_LIMIT)
             for n in range(6, 12)
         ),
-        *(store.update_metadata("default", "ada", {f"k{n}": n}, 1000) for n in range(4)),
+        *(store.update_person("default", "ada", {f"k{n}": n}, 1000) for n in range(4)),
     )
     assert await store.faces("default", "ada") == [face("ada", n) for n in range(4, 12)]
     assert (await store.person("default", "ada")).metadata == {f"k{n}": n for n in range(4)}
@@ -618,7 +618,7 @@ async def test_all_is_there_after_reopening(reopen: Open) -> None:
     store = await reopen(EMBEDDER)
     await enrol(store, "ada", rows[:3])
     await enrol(store, "bob", rows[3:5])
-    await store.update_metadata("default", "ada", {"name": "Ada"}, 100)
+    await store.update_person("default", "ada", {"name": "Ada"}, 100)
     await store.delete_face("default", "ada", face("ada", 0).face_id)
     await enrol(store, "eve", rows[5:], "other")
     persons, faces = await listed(store, 10), await store.faces("default", "ada")

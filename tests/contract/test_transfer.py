@@ -50,7 +50,7 @@ async def fill(store: Store, persons: int = 30) -> None:
         person_id = f"person-{number}"
         rows = unit(1 + number % 4, seed=number)
         await store.enrol("default", person_id, [face(person_id) for _ in rows], rows, 100)
-        await store.update_metadata("default", person_id, {"näme": [number, 1e300]}, 1000)
+        await store.update_person("default", person_id, {"näme": [number, 1e300]}, 1000)
     faceless = await enrol(store, "second", "without")
     await store.delete_face("second", "without", faceless)
     await enrol(store, "second", "person-1", seed=99)
@@ -117,7 +117,7 @@ async def test_everybody_arrives_bit_for_bit(make: Make, engines: Engines) -> No
     # They can be lived with: changed, added to, forgotten.
     await enrol(destination, "default", "person-1", seed=1000)
     assert (await destination.person("default", "person-1")).face_count == 3
-    await destination.update_metadata("default", "person-2", {"changed": True}, 1000)
+    await destination.update_person("default", "person-2", {"changed": True}, 1000)
     assert (await destination.person("default", "person-2")).metadata["changed"]
     assert await destination.delete_person("default", "person-3") == 4
     assert await destination.size("default") == GallerySize(29, sizes["default"].faces + 1 - 4)

@@ -48,7 +48,8 @@ async def enrol(store: EmbeddedStore, gallery: str, person_id: str, count: int) 
 
 
 async def enrol_for_ever(path: Path, round_number: int, acknowledge: Connection) -> None:
-    """The child: four writers at once, a message before each try and after each success."""
+    """The child: four writers at once, a message before each try and after each success, and the
+    galleries written anew all the while."""
     # Soon spread over several segments, with a checkpoint now and then.
     shards._LARGE, shards._CHECKPOINT = 50, 500
     shards.scan_threads = lambda: 3
@@ -73,7 +74,12 @@ async def enrol_for_ever(path: Path, round_number: int, acknowledge: Connection)
                 await store.delete_person(gallery, person_id)
                 acknowledge.send(("deleted", gallery, person_id, []))
 
-    await asyncio.gather(*(writer(name) for name in range(4)))
+    async def vacuum() -> None:
+        while True:
+            await store.vacuum()
+            await asyncio.sleep(0.02)
+
+    await asyncio.gather(vacuum(), *(writer(name) for name in range(4)))
 
 
 def child(path: Path, round_number: int, acknowledge: Connection) -> None:

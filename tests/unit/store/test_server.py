@@ -17,8 +17,10 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from app.decision.fusion import template
-from app.errors import StoreMismatch, StoreUnavailable
-from app.store import Embedder, Face, GallerySize, Store, Targets
+from app.errors import PersonNotFound, StoreMismatch, StoreUnavailable
+from app.metrics import Metrics
+from app.services.erasure import Eraser
+from app.store import Consent, Embedder, Face, GallerySize, Store, Targets, server
 from app.store.server import ServerStore, connect
 
 pytestmark = [
@@ -45,9 +47,10 @@ CALLS: list[Callable[[Store], Awaitable[object]]] = [
     lambda store: store.templates("default", 5),
     lambda store: store.persons("default", 5),
     lambda store: store.person("default", "ada"),
-    lambda store: store.update_metadata("default", "ada", {}, 100),
+    lambda store: store.update_person("default", "ada", {}, 100),
     lambda store: store.faces("default", "ada"),
     lambda store: store.delete_person("default", "ada"),
+    lambda store: store.export("default", "ada"),
     lambda store: store.delete_face("default", "ada", FACE.face_id),
 ]
 
@@ -66,7 +69,7 @@ async def test_without_a_server_every_call_says_so() -> None:
     store = ServerStore(connect(f"http://127.0.0.1:{port}"), EMBEDDER, template)
     with pytest.raises(StoreUnavailable):
         await store.open()
-    for call in CALLS:
+    for call in (*CALLS, lambda store: store.receipts.key(), lambda store: store.receipts.all()):
         with pytest.raises(StoreUnavailable):
             await call(store)
     await store.close()
@@ -202,9 +205,9 @@ async def test_replicas_that_change_one_person_together_lose_nothing(
         assert sorted(counts) == [1, 2, 3, 4]
         await asyncio.gather(
             replicas[0].delete_face("default", person_id, "2"),
-            replicas[1].update_metadata("default", person_id, {"a": 1}, 1000),
+            replicas[1].update_person("default", person_id, {"a": 1}, 1000),
             replicas[2].delete_face("default", person_id, "3"),
-            replicas[3].update_metadata("default", person_id, {"b": 2}, 1000),
+            replicas[3].update_person("default", person_id, {"b": 2}, 1000),
         )
         assert (await replicas[0].person("default", person_id)).metadata == {"a": 1, "b": 2}
         kept = (await replicas[1].embeddings("default", [person_id]))[person_id]
@@ -232,3 +235,45 @@ async def test_a_person_deleted_while_being_enrolled_keeps_only_what_comes_after
     assert await store.enrol("default", "ada", [again], ROW, 5) == 1
     assert await store.faces("default", "ada") == [again]
     assert await store.size("default") == GallerySize(1, 1)
+
+
+async def test_who_is_given_more_time_meanwhile_is_not_deleted_as_expired(
+    client: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = (ServerStore(client, EMBEDDER, template) for _ in range(2))
+    await store.enrol("default", "ada", [FACE], ROW, 5)
+    await store.update_person("default", "ada", {}, 100, Consent(expires_at=datetime.now(UTC)))
+    for method in ("set_payload", "delete"):  # before it is claimed, and after
+        real = getattr(client, method)
+
+        async def late(*arguments: Any, _real: Any = real, **named: Any) -> Any:
+            monkeypatch.undo()
+            await other.update_person("default", "ada", {}, 100, Consent(expires_at=None))
+            return await _real(*arguments, **named)
+
+        monkeypatch.setattr(client, method, late)
+        with pytest.raises(PersonNotFound):
+            await store.delete_person("default", "ada", expired_by=datetime.now(UTC))
+        assert (await store.person("default", "ada")).expires_at is None
+        monkeypatch.setattr(server, "_CLAIMED_S", -1.0)  # that of the try before is over
+        await store.update_person("default", "ada", {}, 100, Consent(expires_at=datetime.now(UTC)))
+    assert await store.delete_person("default", "ada", expired_by=datetime.now(UTC)) == 1
+
+
+async def test_replicas_that_purge_together_erase_everybody_once(
+    replicas: list[ServerStore],
+) -> None:
+    over = Consent(expires_at=datetime.now(UTC))
+    for number in range(12):
+        await replicas[0].enrol("default", f"person-{number}", [FACE], ROW, 5)
+        await replicas[0].update_person("default", f"person-{number}", {}, 100, over)
+    await replicas[0].enrol("default", "stays", [FACE], ROW, 5)
+    done = await asyncio.gather(*(Eraser(store, Metrics()).purge() for store in replicas))
+    assert sum(purge.persons for purge in done) == 12
+    receipts = await replicas[1].receipts.all()
+    erased = [receipt for receipt in receipts if receipt.state == "erased"]
+    assert len({receipt.person_digest for receipt in erased}) == len(erased) == 12
+    assert {receipt.state for receipt in receipts} <= {"erased", "abandoned"}
+    assert [p.person_id for p in (await replicas[2].persons("default", 99)).persons] == ["stays"]
+    keys = await asyncio.gather(*(store.receipts.key() for store in replicas))
+    assert len(set(keys)) == 1
