@@ -1,15 +1,27 @@
 """The application: settings in, an ASGI app out."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import cv2
 import numpy as np
 from fastapi import FastAPI
 
 from app import tracing
-from app.api import backup, docs, faces, galleries, health, identify, persons, problems, verify
+from app.api import (
+    backup,
+    docs,
+    erasures,
+    faces,
+    galleries,
+    health,
+    identify,
+    persons,
+    problems,
+    verify,
+)
 from app.api.auditing import AuditRequests
 from app.api.deps import Services
 from app.api.limits import LimitClients
@@ -32,6 +44,7 @@ from app.inference.session import open_session
 from app.metrics import Metrics
 from app.models.spec import Calibration, DetectorSpec
 from app.services.enrol import Enroller
+from app.services.erasure import Eraser
 from app.services.faces import FaceFinder
 from app.services.identify import Identifier
 from app.services.lookalikes import Lookalikes
@@ -85,8 +98,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext, metrics=metrics)
     problems.install(app)
-    for module in (persons, galleries, identify, verify, faces, backup):
-        app.include_router(module.router, responses=problems.responses(401, 403, 408, 429))
+    routers = [m.router for m in (persons, erasures, galleries, identify, verify, faces, backup)]
+    for router in (*routers, persons.access):
+        app.include_router(router, responses=problems.responses(401, 403, 408, 429))
     app.include_router(health.router)
     keyed = settings.auth.metrics == "key"
     app.include_router(
@@ -141,6 +155,9 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     if calibrated is None:
         _log.warning("%s carries no calibration: every request needs a threshold", model.name)
     finder = FaceFinder(detector, embedder, pool, settings.limits, metrics)
+    eraser = Eraser(store, metrics)
+    purging = asyncio.create_task(eraser.purge_regularly(settings.privacy.purge_interval_s))
+    stack.push_async_callback(_cancelled, purging)
     _log.info("ready: %s on %s with %d cores", model.name, device, cores)
     return Services(
         settings=settings,
@@ -162,7 +179,14 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         ),
         identifier=Identifier(finder, store, calibrated, settings.decision.target_fpir, metrics),
         verifier=Verifier(finder, store, calibrated, settings.decision.target_fmr, metrics),
+        eraser=eraser,
     )
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def calibrated_by(calibration: Calibration) -> Calibrated:

@@ -92,6 +92,25 @@ class Metrics:
         self.gallery_faces = Gauge(
             "faceid_gallery_faces", "Faces enrolled.", ["gallery"], registry=self.registry
         )
+        self.erased_persons = Counter(
+            "faceid_erased_persons",
+            "Persons erased: on request, or as they had expired.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.erased_faces = Counter(
+            "faceid_erased_faces", "Their faces.", ["reason"], registry=self.registry
+        )
+        self.vacuumed_galleries = Counter(
+            "faceid_vacuumed_galleries",
+            "Times a gallery was written anew, to be rid of what was deleted in it.",
+            registry=self.registry,
+        )
+        self.last_purge = Gauge(
+            "faceid_last_purge_timestamp_seconds",
+            "When the last purge was complete, as a Unix time.",
+            registry=self.registry,
+        )
         self.model_info = Gauge(
             "faceid_model_info",
             "Always 1; the labels say which embedder runs where.",

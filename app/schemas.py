@@ -1,11 +1,11 @@
 """The public contract: what goes in and comes out, field by field."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from app.decision.distance import Metric
 
@@ -24,6 +24,37 @@ InGallery = Annotated[
         pattern=GALLERY,
         description="Persons of one gallery are never seen from another.",
         examples=["default"],
+    ),
+]
+
+
+_RFC_3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+
+
+def _moment(value: object) -> datetime:
+    if isinstance(value, str) and _RFC_3339.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise ValueError("must be a time by RFC 3339 with its zone, as in 2030-01-31T12:00:00Z")
+
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2030-01-31T12:00:00Z"]}),
+]
+ConsentReference = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="Your own reference to why the person may be enrolled; shown, never read.",
+        examples=["contract 4711"],
     ),
 ]
 
@@ -191,6 +222,10 @@ class PersonFaces(_Model):
 class Person(_Model):
     person_id: str
     metadata: dict[str, Any]
+    consent_reference: str | None
+    expires_at: datetime | None = Field(
+        description="From then on no search finds the person; they are erased soon after."
+    )
     face_count: int
     created_at: datetime
     updated_at: datetime
@@ -202,15 +237,84 @@ class PersonPage(_Model):
 
 
 class PersonPatch(_Model):
+    """What is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     metadata: dict[str, Any] = Field(
+        default={},
         description="Merged into what is there (RFC 7396): null removes a key.",
         examples=[{"department": "Navy", "badge": None}],
     )
+    consent_reference: ConsentReference | None = Field(None, description="Null removes it.")
+    expires_at: Moment | None = Field(
+        None, description="From then on no search finds the person. Null: never."
+    )
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "PersonPatch":
+        if not self.model_fields_set:
+            raise ValueError("name what to change: metadata, consent_reference or expires_at")
+        return self
 
 
-class DeletedPerson(_Model):
-    person_id: str
-    faces_deleted: int
+class PersonExportFace(StoredFace):
+    embedding: list[float] = Field(description="Unit length.")
+
+
+class PersonExport(Person):
+    """All that is stored of one person."""
+
+    gallery: str
+    faces: list[PersonExportFace] = Field(description="Oldest first.")
+    template: list[float] | None = Field(
+        description="Unit length; the mean of the embeddings, by which the person is found."
+    )
+    model: str = Field(description="That made the embeddings.")
+    model_weights_sha256: str
+    exported_at: datetime
+
+
+class ErasureReceipt(_Model):
+    """That a person was erased. It names nobody: `person_digest` is an HMAC-SHA256 of gallery and
+    person id under a key that stays in the store."""
+
+    receipt_id: str
+    gallery: str
+    person_digest: str
+    reason: Literal["request", "expired"]
+    state: Literal["begun", "erased", "abandoned"] = Field(
+        description="`begun`: the service was stopped before it was done. `abandoned`: there was "
+        "nobody to erase any more."
+    )
+    begun_at: datetime
+    erased_at: datetime | None
+    faces_deleted: int = Field(description="With the person.")
+    probes: int = Field(
+        description="Exact searches made afterwards: one with the person's template, one with the "
+        "embedding of each face."
+    )
+    found: int = Field(
+        description="How many of them found the person; 0, unless they were enrolled anew at the "
+        "same moment."
+    )
+
+
+class DeletedPerson(ErasureReceipt):
+    person_id: str = Field(description="In this answer alone, not in the receipt that is kept.")
+
+
+class ErasureList(_Model):
+    erasures: list[ErasureReceipt] = Field(description="Oldest first.")
+    cursor: str | None = Field(description="Ask again with it for the next page; null: the last.")
+
+
+class PurgeAnswer(_Model):
+    persons: int = Field(description="Who had expired and are erased.")
+    faces: int = Field(description="Erased with them.")
+    galleries_rewritten: int = Field(
+        description="Written anew by the embedded store, to be rid of what was deleted in them."
+    )
 
 
 class Candidate(_Model):

@@ -135,6 +135,16 @@ class LimitSettings(_Section):
         return self
 
 
+class PrivacySettings(_Section):
+    purge_interval_s: int = Field(
+        3600,
+        ge=1,
+        le=30 * 24 * 3600,
+        description="How often persons who have expired are erased, and the files of the embedded "
+        "store rid of what was deleted.",
+    )
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="FACEID_", env_nested_delimiter="__", frozen=True, extra="ignore"
@@ -145,6 +155,7 @@ class Settings(BaseSettings):
     decision: DecisionSettings = DecisionSettings()
     enrolment: EnrolmentSettings = EnrolmentSettings()
     limits: LimitSettings = LimitSettings()
+    privacy: PrivacySettings = PrivacySettings()
     auth: AuthSettings = AuthSettings()
     audit: AuditSettings = AuditSettings()
 

@@ -14,6 +14,7 @@ from app.metrics import Metrics
 from app.models.spec import EmbedderSpec
 from app.schemas import Box, DetectedFace, Quality
 from app.services.enrol import Enroller
+from app.services.erasure import Eraser
 from app.services.faces import Face, FaceFinder
 from app.services.identify import Identifier
 from app.services.verify import Verifier
@@ -37,6 +38,7 @@ class Services:
     enroller: Enroller
     identifier: Identifier
     verifier: Verifier
+    eraser: Eraser
 
     @property
     def calibration(self) -> str | None:

@@ -1,8 +1,10 @@
 """Persons and their enrolled faces."""
 
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, status
+from fastapi import APIRouter, Query, Request, Response, status
 
 from app import schemas
 from app.api.auditing import audited, note
@@ -15,9 +17,10 @@ from app.errors import InvalidRequest
 from app.schemas import FaceId, InGallery, PersonId
 from app.services.capacity import check_capacity
 from app.settings import Concern
-from app.store import Face, Person
+from app.store import Consent, Face, Person
 
 router = APIRouter(prefix="/persons", tags=["persons"], dependencies=[requires("enrol")])
+access = APIRouter(prefix="/persons", tags=["persons"], dependencies=[requires("admin")])
 
 PoorPhotos = Annotated[
     Gate | None,
@@ -56,6 +59,11 @@ async def enrol(
             "with the `duplicates` in the answer, or just enrolled; unset: the service's own."
         ),
     ] = None,
+    consent_reference: schemas.ConsentReference | None = None,
+    expires_at: Annotated[
+        schemas.Moment | None,
+        Query(description="From then on no search finds the person; unset: as it is, or never."),
+    ] = None,
     gallery: InGallery = "default",
 ) -> schemas.EnrolAnswer:
     """Creates the person where needed. An image that cannot be used is named in `rejected`
@@ -63,6 +71,11 @@ async def enrol(
 
     A photo whose face is `too_small`, `blurred`, `too_dark`, `too_bright`, of an `extreme_pose`
     or a `low_detection_score` is met as `gate` says."""
+    consent = Consent()
+    if consent_reference is not None:
+        consent["reference"] = consent_reference
+    if expires_at is not None:
+        consent["expires_at"] = expires_at
     images = body.images.get("image", [])
     if not images or len(body.images) > 1:
         raise InvalidRequest("Send one or more images in the field 'image'.")
@@ -75,6 +88,7 @@ async def enrol(
         gate=gate,
         on_inconsistent=on_inconsistent,
         on_duplicate=on_duplicate,
+        consent=consent,
     )
     note(faces_enrolled=len(enrolment.faces), images_rejected=len(enrolment.rejected))
     return schemas.EnrolAnswer(
@@ -125,7 +139,7 @@ async def get_person(
 @router.patch(
     "/{person_id}",
     responses=responses(404, 413, 415, 503),
-    summary="Change a person's metadata",
+    summary="Change a person's metadata, consent reference and end",
     openapi_extra=json_body(schemas.PersonPatch),
 )
 @audited("person.patch")
@@ -134,8 +148,13 @@ async def patch_person(
 ) -> schemas.Person:
     limits = services.settings.limits
     patch = await read_model(request, schemas.PersonPatch, limits)
-    person = await services.store.update_metadata(
-        gallery, person_id, patch.metadata, limits.max_metadata_bytes
+    consent = Consent()
+    if "consent_reference" in patch.model_fields_set:
+        consent["reference"] = patch.consent_reference
+    if "expires_at" in patch.model_fields_set:
+        consent["expires_at"] = patch.expires_at
+    person = await services.store.update_person(
+        gallery, person_id, patch.metadata, limits.max_metadata_bytes, consent
     )
     return _person(person)
 
@@ -145,10 +164,36 @@ async def patch_person(
 async def delete_person(
     person_id: PersonId, services: Injected, gallery: InGallery = "default"
 ) -> schemas.DeletedPerson:
-    """Removes the person and all of their faces; the next search does not see them."""
-    deleted = await services.store.delete_person(gallery, person_id)
-    note(faces_deleted=deleted)
-    return schemas.DeletedPerson(person_id=person_id, faces_deleted=deleted)
+    """Removes the person and all of their faces; the next search does not see them. The answer is
+    the receipt, which is kept; a backup that is restored leaves out whom receipts tell of."""
+    receipt = await services.eraser.erase(gallery, person_id)
+    note(faces_deleted=receipt.faces_deleted, receipt=receipt.receipt_id)
+    return schemas.DeletedPerson(person_id=person_id, **asdict(receipt))
+
+
+@access.get(
+    "/{person_id}/export", responses=responses(404, 503), summary="All that is stored of a person"
+)
+@audited("person.export")
+async def export_person(
+    person_id: PersonId, services: Injected, response: Response, gallery: InGallery = "default"
+) -> schemas.PersonExport:
+    """For the person's right of access: metadata, faces with their embeddings, times, model. It is
+    biometric data; photos are not stored, so there are none in it."""
+    stored = await services.store.export(gallery, person_id)
+    response.headers["Content-Disposition"] = 'attachment; filename="person.json"'
+    return schemas.PersonExport(
+        **dict(_person(stored.person)),
+        gallery=gallery,
+        faces=[
+            schemas.PersonExportFace(**dict(_face(face)), embedding=embedding)
+            for face, embedding in zip(stored.faces, stored.embeddings.tolist(), strict=True)
+        ],
+        template=None if stored.template is None else stored.template.tolist(),
+        model=services.model.name,
+        model_weights_sha256=services.model.weights_sha256,
+        exported_at=datetime.now(UTC),
+    )
 
 
 @router.get("/{person_id}/faces", responses=responses(404, 503), summary="A person's faces")
@@ -177,6 +222,8 @@ def _person(person: Person) -> schemas.Person:
     return schemas.Person(
         person_id=person.person_id,
         metadata=dict(person.metadata),
+        consent_reference=person.consent_reference,
+        expires_at=person.expires_at,
         face_count=person.face_count,
         created_at=person.created_at,
         updated_at=person.updated_at,

@@ -106,6 +106,13 @@ def enrol(
     on_duplicate: Annotated[
         Concern | None, typer.Option(help="New persons who look like somebody enrolled.")
     ] = None,
+    consent_reference: Annotated[
+        str | None, typer.Option(help="Your own reference to why they may be enrolled.")
+    ] = None,
+    expires_at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When to forget them, as in 2030-01-31T12:00:00Z."),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Photos on their way at once; unset: two a core.")
     ] = None,
@@ -130,6 +137,8 @@ def enrol(
                 "gate": gate,
                 "on_inconsistent": on_inconsistent,
                 "on_duplicate": on_duplicate,
+                "consent_reference": consent_reference,
+                "expires_at": expires_at,
             }
             await enrolment.enrol(service, found.photos, params, workers, report, advance)
 
@@ -402,7 +411,84 @@ def delete_person(
 
     deleted = _run(ask, url, key, local, gallery)
     count = deleted["faces_deleted"]
-    say(f"{person_id} is forgotten, with {count} face{'' if count == 1 else 's'}.")
+    say(
+        f"{person_id} is forgotten, with {count} face{'' if count == 1 else 's'}; "
+        f"{deleted['found']} of {deleted['probes']} exact searches still find them. "
+        f"Receipt {deleted['receipt_id']}."
+    )
+    if deleted["found"]:
+        raise typer.Exit(1)
+
+
+@persons.command("export")
+def export_person(
+    person_id: PersonId,
+    gallery: Gallery = "default",
+    url: Url = URL,
+    key: Key = None,
+    local: Local = False,
+) -> None:
+    """Print all that is stored of one person, embeddings included, as JSON."""
+
+    async def ask(service: Service) -> dict[str, Any]:
+        return await service.call("GET", f"{person_path(person_id)}/export")
+
+    say(json.dumps(_run(ask, url, key, local, gallery), ensure_ascii=False, indent=2))
+
+
+@app.command()
+def purge(url: Url = URL, key: Key = None, local: Local = False) -> None:
+    """Erase who has expired, and rid the embedded store's files of what was deleted, now."""
+
+    async def ask(service: Service) -> dict[str, Any]:
+        return await service.call("POST", "/purge")
+
+    done = _run(ask, url, key, local, "default")
+    say(
+        f"{done['persons']} persons erased, with {done['faces']} faces; "
+        f"{done['galleries_rewritten']} galleries written anew."
+    )
+
+
+@app.command()
+def erasures(
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="As in 2030-01-31T12:00:00Z.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One receipt a line.")] = False,
+    url: Url = URL,
+    key: Key = None,
+    local: Local = False,
+) -> None:
+    """List the receipts of erasures."""
+
+    async def ask(service: Service) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        params: dict[str, Any] = {"since": since, "limit": 1000}
+        while True:
+            page = await service.call("GET", "/erasures", params)
+            found += page["erasures"]
+            if page["cursor"] is None:
+                return found
+            params["cursor"] = page["cursor"]
+
+    receipts = _run(ask, url, key, local, "default")
+    if as_json:
+        for receipt in receipts:
+            say(json.dumps(receipt))
+        return
+    columns = {
+        "receipt_id": "receipt",
+        "begun_at": "begun at",
+        "gallery": "gallery",
+        "person_digest": "digest of the person",
+        "reason": "reason",
+        "state": "state",
+        "faces_deleted": "faces",
+        "found": "found afterwards",
+    }
+    rows = [[receipt[name] for name in columns] for receipt in receipts]
+    table(None, list(columns.values()), rows)
 
 
 def _run(

@@ -25,8 +25,8 @@ from app.metrics import Metrics
 from app.services.faces import Choice, Face, FaceFinder
 from app.services.lookalikes import Lookalike, Lookalikes
 from app.settings import Concern, EnrolmentSettings
+from app.store import Consent, Store
 from app.store import Face as StoredFace
-from app.store import Store
 
 _FACES = uuid.UUID("8ab6ad21-1d0f-4a5c-9a42-2d5e2f6c0f5b")
 
@@ -98,6 +98,7 @@ class Enroller:
         gate: Gate | None = None,
         on_inconsistent: Concern | None = None,
         on_duplicate: Concern | None = None,
+        consent: Consent | None = None,
     ) -> Enrolment:
         """Enrol the face of each image; an image that cannot be used spoils no other.
 
@@ -109,11 +110,13 @@ class Enroller:
             on_inconsistent: of a face that does not look like the person's others, those of
                 the store, or where there are none those of the request.
             on_duplicate: of a new person who looks like somebody enrolled.
+            consent: what it changes of the person's.
 
         Raises:
             NoFaceEnrolled: not one of the images could be used; the store is unchanged.
             DuplicatePerson: the new person is refused; the store is unchanged.
             TooManyFaces: the person would have more than the limit; nothing was stored.
+            PersonExpired: the person's time is over; nothing was stored.
         """
         gate = gate or self._settings.gate
         outcomes = await asyncio.gather(*(self._examine(image, choice, gate) for image in images))
@@ -157,6 +160,7 @@ class Enroller:
             [face.stored for face in faces.values()],
             embeddings,
             self._max_faces_per_person,
+            consent,
         )
         for face in faces.values():
             for warning in face.warnings:

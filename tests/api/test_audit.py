@@ -62,7 +62,10 @@ def test_every_change_is_written_down(audited: Audited, hopper: bytes) -> None:
         "person.enrol": {"faces_enrolled": 1, "images_rejected": 1},
         "person.patch": {},
         "face.delete": {"face_id": face},
-        "person.delete": {"faces_deleted": 0},
+        "person.delete": {
+            "faces_deleted": 0,
+            "receipt": answers["person.delete"].json()["receipt_id"],
+        },
     }
     for action, answer in answers.items():
         (line,) = audited.of(answer)
@@ -81,6 +84,7 @@ def test_what_was_refused_is_written_down_too(audited: Audited, hopper: bytes) -
     client = audited.client
     for answer, status in (
         (client.delete("/persons/nobody"), 404),
+        (client.get("/persons/nobody/export"), 403),
         (client.delete("/persons/nobody", params={"gallery": "vault"}), 403),
         (client.post("/persons/x/faces", content=b"", headers=JPEG), 422),
     ):
@@ -88,7 +92,7 @@ def test_what_was_refused_is_written_down_too(audited: Audited, hopper: bytes) -
         (line,) = audited.of(answer)
         assert (line["outcome"], line["status"]) == ("refused", status)
         assert line["key"] == audited.key_id
-    assert audited.lines()[1]["gallery"] == "vault"
+    assert audited.lines()[2]["gallery"] == "vault"
     strange = client.delete("/persons/nobody", params={"gallery": "a\nb" * 100})
     assert len(audited.of(strange)[0]["gallery"]) == 64
     count = len(audited.lines())

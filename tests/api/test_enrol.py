@@ -108,7 +108,8 @@ def test_a_person_from_enrolment_to_erasure(
     assert client.get("/persons/grace/faces", params=here).json()["faces"] == faces[:1]
 
     deleted = client.delete("/persons/grace", params=here)
-    assert deleted.json() == {"person_id": "grace", "faces_deleted": 1}
+    assert deleted.json()["person_id"] == "grace"
+    assert deleted.json()["faces_deleted"] == 1
     answer = client.post("/identify", params=here, content=hopper, headers=JPEG).json()
     assert answer["faces"][0]["decision"] == "unknown"
     assert answer["gallery_size"] == 0

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -115,8 +116,30 @@ def test_without_a_service(faceid: Run, people: Path) -> None:
     assert faceid("persons", "delete", "eileen", "--local", "--yes").returncode == 0
 
     assert faceid("verify", HOPPER, "--person", "grace", "--local").returncode == 0
-    assert faceid("persons", "delete", "grace", "--local", "--yes").returncode == 0
+    exported = json.loads(faceid("persons", "export", "grace", "--local").stdout)
+    assert [len(face["embedding"]) for face in exported["faces"]] == [128, 128]
+    deleted = faceid("persons", "delete", "grace", "--local", "--yes")
+    assert deleted.returncode == 0
+    assert "with 2 faces; 0 of 3 exact searches still find them" in deleted.stdout
     assert faceid("persons", "--local").stdout.splitlines() == ["eileen@nasa.gov\t1\t{}"]
+    receipts = faceid("erasures", "--local").stdout.splitlines()
+    assert [line.split("\t")[4:] for line in receipts] == [
+        ["request", "erased", n, "0"] for n in "12"
+    ]
+    assert receipts[1].split("\t")[0] in deleted.stdout
+    as_json = faceid("erasures", "--local", "--json", "--since", "2100-01-01T00:00:00Z")
+    assert (as_json.returncode, as_json.stdout) == (0, "")
+
+
+def test_a_purge_from_the_command_line(faceid: Run, people: Path) -> None:
+    shutil.rmtree(people / "grace")
+    faceid("enrol", people, "--local", "--expires-at", "2100-01-01T00:00:00Z")
+    person_id = "eileen@nasa.gov"
+    exported = json.loads(faceid("persons", "export", person_id, "--local").stdout)
+    assert exported["expires_at"] == "2100-01-01T00:00:00Z"
+    purged = faceid("purge", "--local")
+    assert purged.returncode == 0
+    assert purged.stdout.startswith("0 persons erased, with 0 faces; ")
 
 
 @pytest.fixture

@@ -1,0 +1,157 @@
+"""Erasing persons: on request, or because their time is over; and proving it."""
+
+import asyncio
+import logging
+import time
+import uuid
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+
+from app.errors import FaceIdError, PersonNotFound
+from app.metrics import Metrics
+from app.store import Receipt, Store
+from app.store.receipts import person_digest
+
+_log = logging.getLogger(__name__)
+
+# Neighbours among whom the verification looks for the person. An erased template would be its own
+# nearest neighbour.
+_NEIGHBOURS = 10
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What one purge did.
+
+    Attributes:
+        persons, faces: that had expired and were erased.
+        galleries: that were written anew, to be rid of what was deleted in them.
+    """
+
+    persons: int
+    faces: int
+    galleries: int
+
+
+class Eraser:
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._purging = asyncio.Lock()
+
+    async def erase(self, gallery: str, person_id: str) -> Receipt:
+        """Erase a person and all of their faces.
+
+        The receipt is on disk before the deletion begins, so that a backup that is restored
+        after a crash does not bring back whom somebody wanted erased.
+
+        Raises:
+            PersonNotFound, StoreUnavailable.
+        """
+        return await self._erase(gallery, person_id, "request", None)
+
+    async def purge(self) -> Purge:
+        """Erase everybody who has expired, and have the store forget what was deleted.
+
+        Safe in several replicas at once: whom another one has erased, or given more time, is
+        passed over.
+
+        Raises:
+            StoreUnavailable.
+        """
+        async with self._purging:
+            now = datetime.now(UTC)
+            erased = []
+            for gallery in await self._store.galleries():
+                for person_id in await self._expired(gallery, now):
+                    try:
+                        erased.append(await self._erase(gallery, person_id, "expired", now))
+                    except PersonNotFound:
+                        continue
+            purge = Purge(
+                persons=len(erased),
+                faces=sum(receipt.faces_deleted for receipt in erased),
+                galleries=await self._store.vacuum(),
+            )
+        self._metrics.vacuumed_galleries.inc(purge.galleries)
+        self._metrics.last_purge.set(time.time())
+        if purge != Purge(0, 0, 0):
+            _log.info(
+                "purged",
+                extra={
+                    "persons": purge.persons,
+                    "faces": purge.faces,
+                    "galleries_rewritten": purge.galleries,
+                },
+            )
+        return purge
+
+    async def purge_regularly(self, interval: float) -> None:
+        """Purge now and every `interval` seconds, until cancelled."""
+        while True:
+            try:
+                await self.purge()
+            except FaceIdError as error:
+                _log.warning("not purged, will be tried again: %s", error.detail)
+            except Exception as error:
+                _log.error("not purged, will be tried again", exc_info=error)
+            await asyncio.sleep(interval)
+
+    async def _expired(self, gallery: str, now: datetime) -> list[str]:
+        found: list[str] = []
+        cursor = None
+        while True:
+            page = await self._store.persons(gallery, _PAGE, cursor)
+            found += [person.person_id for person in page.persons if person.has_expired(now)]
+            cursor = page.cursor
+            if cursor is None:
+                return found
+            await asyncio.sleep(0)  # a page may be there without waiting: let requests in between
+
+    async def _erase(
+        self,
+        gallery: str,
+        person_id: str,
+        reason: Literal["request", "expired"],
+        expired_by: datetime | None,
+    ) -> Receipt:
+        stored = await self._store.export(gallery, person_id)
+        probes = stored.embeddings
+        if stored.template is not None:
+            probes = np.concatenate([stored.template[None], probes])
+        receipts = self._store.receipts
+        receipt = Receipt(
+            receipt_id=str(uuid.uuid4()),
+            gallery=gallery,
+            person_digest=person_digest(await receipts.key(), gallery, person_id),
+            reason=reason,
+            state="begun",
+            begun_at=datetime.now(UTC),
+        )
+        await receipts.put(receipt)
+        try:
+            faces = await self._store.delete_person(gallery, person_id, expired_by=expired_by)
+        except PersonNotFound:
+            await receipts.put(replace(receipt, state="abandoned"))
+            raise
+        erased_at = datetime.now(UTC)
+        found = 0
+        if len(probes):
+            nearest = await self._store.search(gallery, probes, _NEIGHBOURS, exact=True)
+            found = sum(any(n.person_id == person_id for n in near) for near in nearest)
+        receipt = replace(
+            receipt,
+            state="erased",
+            erased_at=erased_at,
+            faces_deleted=faces,
+            probes=len(probes),
+            found=found,
+        )
+        await receipts.put(receipt)
+        self._metrics.erased_persons.labels(reason).inc()
+        self._metrics.erased_faces.labels(reason).inc(faces)
+        return receipt
