@@ -164,13 +164,15 @@ def restore(
     """Put everybody of a backup into the store that is configured here, which is to be empty.
 
     FACEID_STORE__PATH or FACEID_STORE__URL name it, as for the service; stop that first. The file
-    is checked before anything is written. Run again, it goes on where it was stopped.
+    is checked before anything is written. Run again, it goes on where it was stopped. Whom the
+    receipts of erasures in that store tell of is left out.
     """
 
     async def read() -> None:
         from app.errors import StoreMismatch
         from app.store.backup import Backup
-        from app.store.transfer import copy, verify
+        from app.store.receipts import erasures_since
+        from app.store.transfer import WithoutErased, copy, verify
 
         embedder, settings = _configured()
         with _seekable(file) as opened_file:
@@ -178,16 +180,19 @@ def restore(
             if problem := saved.mismatch(embedder):
                 raise StoreMismatch(problem)
             async with _opened(settings, embedder) as empty:
+                source = WithoutErased(saved, await erasures_since(empty.receipts))
                 started = time.monotonic()
                 with progress_bar(saved.faces, "faces") as advance:
-                    copied = await copy(saved, empty, advance)
+                    copied = await copy(source, empty, advance)
                 seconds = time.monotonic() - started
-                contents = await verify(saved, empty)
+                contents = await verify(source, empty)
+        faces = sum(its.faces for its in contents.values())
         say(
             f"{copied.written} persons restored, {copied.present} already there, with "
-            f"{saved.faces} faces of {len(contents)} galleries; {seconds:.1f} s, "
-            f"{saved.faces / seconds:.0f} faces/s. They are as of "
-            f"{saved.taken_at.isoformat(timespec='seconds')}: who was deleted later is back."
+            f"{faces} faces of {len(contents)} galleries; {seconds:.1f} s, "
+            f"{faces / seconds:.0f} faces/s. {source.left_out} left out, as receipts tell of their "
+            f"erasure. All are as of {saved.taken_at.isoformat(timespec='seconds')}: who was "
+            "deleted later, and has no receipt here, is back."
         )
 
     _run(read())

@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from app.errors import DestinationOccupied, TransferIncomplete
 from app.store.base import FloatArray, Neighbour, Store, StoredPerson, Targets
+from app.store.receipts import Erasures
 
 # What a page is meant to hold, about a kilobyte each; a server takes 32 MiB in one request.
 _PAGE_FACES = 1000
@@ -91,12 +93,47 @@ class StoreSource:
         return await self._store.all_targets()
 
     async def contents(self) -> dict[str, Contents]:
-        found: dict[str, Contents] = {}
-        async for gallery, persons in self.pages():
-            contents = found.setdefault(gallery, Contents())
-            for person in persons:
-                contents.add(person, digest(person))
-        return found
+        return await _contents(self)
+
+
+class WithoutErased:
+    """A source without those whom receipts tell to be erased after their record was made.
+
+    Attributes:
+        left_out: how many persons, of the last time that `pages` was gone through.
+    """
+
+    def __init__(self, source: Source, erasures: Erasures) -> None:
+        self._source = source
+        self._erasures = erasures
+        self.left_out = 0
+
+    async def pages(self) -> AsyncIterator[Stored]:
+        self.left_out = 0
+        async for gallery, persons in self._source.pages():
+            kept = [person for person in persons if not self._is_erased(gallery, person)]
+            self.left_out += len(persons) - len(kept)
+            if kept:
+                yield Stored(gallery, kept)
+
+    async def targets(self) -> dict[str, Targets]:
+        return await self._source.targets()
+
+    async def contents(self) -> dict[str, Contents]:
+        return await _contents(self)
+
+    def _is_erased(self, gallery: str, person: StoredPerson) -> bool:
+        created_at = datetime.fromisoformat(person.payload["created_at"])
+        return self._erasures.cover(gallery, person.payload["person_id"], created_at)
+
+
+async def _contents(source: Source) -> dict[str, Contents]:
+    found: dict[str, Contents] = {}
+    async for gallery, persons in source.pages():
+        contents = found.setdefault(gallery, Contents())
+        for person in persons:
+            contents.add(person, digest(person))
+    return found
 
 
 class Positions:

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidBackup
+from app.metrics import Metrics
+from app.services.erasure import Eraser
 from app.store import Store, Targets, backup, transfer
 from app.store.backup import Backup, write_backup
-from app.store.transfer import StoreSource, copy, verify
+from app.store.receipts import erasures_since
+from app.store.transfer import StoreSource, WithoutErased, copy, verify
 from tests.contract.conftest import Make, NeedsServer
 from tests.contract.test_transfer import WAYS, bits, exported, fill, ignore
 from tests.stores import EMBEDDER, enrol, face, unit
@@ -52,6 +55,33 @@ async def test_what_is_restored_is_what_was_backed_up(make: Make, engines: tuple
     assert {g: bits(p) for g, p in after.items()} == {g: bits(p) for g, p in before.items()}
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_restore_leaves_out_who_was_erased_since(make: Make, engine: str) -> None:
+    source = await make(engine)
+    for number in range(4):
+        await enrol(source, "default", f"person-{number}", number)
+    await enrol(source, "other", "person-1", 1)
+    content = Backup(io.BytesIO(await saved(source)))
+    eraser = Eraser(source, Metrics())
+    await eraser.erase("default", "person-1")
+    await eraser.erase("default", "person-2")
+    # Enrolled anew, and backed up again: the erasure is of the record before.
+    await enrol(source, "default", "person-2", 9)
+    renewed = Backup(io.BytesIO(await saved(source)))
+    for backed_up, expected in ((content, {0, 3}), (renewed, {0, 2, 3})):
+        for gallery in ("default", "other"):
+            async for page in transfer.pages_of(source, gallery):
+                for person in page.persons:
+                    await source.delete_person(gallery, person.payload["person_id"])
+        restored = WithoutErased(backed_up, await erasures_since(source.receipts))
+        await copy(restored, source, ignore)
+        await verify(restored, source)
+        left = [person.person_id for person in (await source.persons("default", 9)).persons]
+        assert set(left) == {f"person-{number}" for number in expected}
+        assert (await source.size("other")).persons == 1
+    assert restored.left_out == 0
+
+
 async def test_an_empty_store_is_backed_up_too(make: Make) -> None:
     content = Backup(io.BytesIO(await saved(await make("embedded"))))
     destination = await make("memory")
@@ -75,7 +105,7 @@ async def test_what_is_changed_after_it_was_written_down_is_written_again(
             await store.delete_face(
                 "default", "person-3", (await store.faces("default", "person-3"))[0].face_id
             )
-            await store.update_metadata("default", "person-2", {"new": True}, 1000)
+            await store.update_person("default", "person-2", {"new": True}, 1000)
             await enrol(store, "default", "newcomer")
             await enrol(store, "another", "newcomer")
             await store.delete_person("zz-to-go", "ada")
