@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from tests.abuse import calls
 from tests.abuse.mutants import originals
 from tests.abuse.report import Row, finish
 from tests.abuse.service import ROOT, Service, serving
+
+
+PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
 
 class Run(NamedTuple):
@@ -32,7 +36,9 @@ class Run(NamedTuple):
     output: str
 
 
-def run(service: Service, folder: Path, examples: int, seed: int) -> Run:
+def run(
+    service: Service, folder: Path, examples: int, seed: int, phases: Sequence[str] = PHASES
+) -> Run:
     """
     Args:
         folder: for the report.
@@ -46,7 +52,8 @@ def run(service: Service, folder: Path, examples: int, seed: int) -> Run:
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"),
             *("--checks", "all", "--continue-on-failure", "--no-color", "--seed", str(seed)),
             *("--header", f"Authorization: {service.authorization}"),
-            *("--max-examples", str(examples), "--report", "json"),
+            *("--max-examples", str(examples), "--phases", ",".join(phases)),
+            *("--report", "json"),
             *("--report-json-path", str(report)),
         ],
         cwd=folder,

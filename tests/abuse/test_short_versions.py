@@ -22,10 +22,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_made_up_requests_find_nothing_undocumented(service: Service, tmp_path: Path) -> None:
-    report, output = schema.run(service, tmp_path, examples=1, seed=1)
+    report, output = schema.run(service, tmp_path, examples=1, seed=1, phases=["coverage"])
     assert report["failures"] == [], output
     assert report["errors"] == [], output
-    assert report["test_cases"]["generated"] > 500
+    assert report["test_cases"]["generated"] > 300
 
 
 def test_mutated_images_are_answered_as_documented(service: Service) -> None:
