@@ -21,7 +21,6 @@ from tests.abuse.mutants import originals
 from tests.abuse.report import Row, finish
 from tests.abuse.service import ROOT, Service, serving
 
-
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
 
