@@ -101,6 +101,9 @@ class Metrics:
         self.erased_faces = Counter(
             "faceid_erased_faces", "Their faces.", ["reason"], registry=self.registry
         )
+        for reason in ("request", "expired"):
+            self.erased_persons.labels(reason)
+            self.erased_faces.labels(reason)
         self.vacuumed_galleries = Counter(
             "faceid_vacuumed_galleries",
             "Times a gallery was written anew, to be rid of what was deleted in it.",
