@@ -198,7 +198,7 @@ class EnrolAnswer(_Model):
                             "index": 1,
                             "code": "multiple_faces",
                             "detail": "2 faces were found; send a photo of one person, "
-                            "or ask for face=largest.",
+                            "or ask for face=largest or face=central.",
                         }
                     ],
                     "duplicates": [],

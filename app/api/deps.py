@@ -15,7 +15,7 @@ from app.models.spec import EmbedderSpec
 from app.schemas import Box, DetectedFace, Quality
 from app.services.enrol import Enroller
 from app.services.erasure import Eraser
-from app.services.faces import Face, FaceFinder
+from app.services.faces import Choice, Face, FaceFinder
 from app.services.identify import Identifier
 from app.services.verify import Verifier
 from app.settings import Settings
@@ -63,9 +63,10 @@ async def _body(request: Request, services: Injected) -> Body:
 Images = Annotated[Body, Depends(_body)]
 
 Which = Annotated[
-    Literal["only", "largest"],
+    Choice,
     Query(
-        description="`only` rejects an image with several faces, `largest` takes the largest one."
+        description="Of several faces: `only` rejects the image, `largest` takes the largest one, "
+        "`central` the one nearest the centre."
     ),
 ]
 

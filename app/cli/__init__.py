@@ -50,8 +50,8 @@ Threshold = Annotated[
     typer.Option(min=-1, max=1, help="Least cosine similarity; unset: the service's own."),
 ]
 Face = Annotated[
-    Literal["only", "largest"],
-    typer.Option(help="Reject a photo with several faces, or take the largest."),
+    Literal["only", "largest", "central"],
+    typer.Option(help="Reject a photo with several faces, or take the largest, or the central."),
 ]
 Concern = Literal["reject", "warn", "allow"]
 PersonId = Annotated[str, typer.Argument(metavar="ID", help="The person's id.")]

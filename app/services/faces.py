@@ -1,5 +1,6 @@
 """From a photo to its faces, aligned and measured, ready to be embedded."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from app.vision.geometry import align
 from app.vision.image import Image, Photo
 from app.vision.quality import Quality, measure
 
-Choice = Literal["only", "largest"]
+Choice = Literal["only", "largest", "central"]
+# Of all faces of a photo, largest first, and its width and height, those to embed.
+Choose = Callable[[list["Face"], tuple[int, int]], list["Face"]]
 
 
 @dataclass(slots=True)
@@ -72,7 +75,7 @@ class FaceFinder:
             ImageError: the image cannot be used.
             QueueFull: too many photos are in flight.
         """
-        faces, _ = await self._process(image, timings, lambda _: [])
+        faces, _ = await self._process(image, timings, lambda faces, size: [])
         return faces
 
     async def embed(self, image: bytes, timings: Timings) -> list[Face]:
@@ -83,7 +86,7 @@ class FaceFinder:
             InferenceFailed: as in `FaceEmbedder.embed`.
         """
         faces, _ = await self._process(
-            image, timings, lambda faces: [face for face in faces if face.large_enough]
+            image, timings, lambda faces, size: [face for face in faces if face.large_enough]
         )
         return faces
 
@@ -91,7 +94,8 @@ class FaceFinder:
         """The one face of a photo that is meant to show one person.
 
         Args:
-            choice: `only` refuses a photo with several faces, `largest` takes the largest.
+            choice: `only` refuses a photo with several faces, `largest` takes the largest,
+                `central` the one nearest the centre.
 
         Raises:
             ImageError, QueueFull, InferenceFailed: as in `embed`.
@@ -100,7 +104,7 @@ class FaceFinder:
         timings = Timings()
         try:
             _, (face,) = await self._process(
-                image, timings, lambda faces: [self._choose(faces, choice)]
+                image, timings, lambda faces, size: [self._choose(faces, size, choice)]
             )
         finally:
             timings.observe(self._metrics)
@@ -108,7 +112,7 @@ class FaceFinder:
         return face, face.embedding
 
     async def _process(
-        self, image: bytes, timings: Timings, choose: Callable[[list[Face]], list[Face]]
+        self, image: bytes, timings: Timings, choose: Choose
     ) -> tuple[list[Face], list[Face]]:
         """All faces, and the chosen ones, which are embedded."""
         with self._admitted(), self._counted():
@@ -127,7 +131,7 @@ class FaceFinder:
         self,
         image: bytes,
         timings: Timings,
-        choose: Callable[[list[Face]], list[Face]],
+        choose: Choose,
         submitted: float,
     ) -> tuple[list[Face], list[Face]]:
         timings.add("queue", time.perf_counter() - submitted)
@@ -138,7 +142,7 @@ class FaceFinder:
             detections = self._detector.detect(photo)
         with timings.stage("align"):
             faces = [self._cut(photo, detection) for detection in detections]
-        chosen = choose(faces)
+        chosen = choose(faces, photo.size)
         if len(chosen) == 1 and self._embedder.on_this_core is not None:
             # One face need not travel to another core; several are shared out among them.
             with timings.stage("embed"):
@@ -151,20 +155,23 @@ class FaceFinder:
         large_enough = quality.eye_distance_px >= self._limits.min_eye_distance_px
         return Face(detection, quality, crop, large_enough)
 
-    def _choose(self, faces: list[Face], choice: Choice) -> Face:
+    def _choose(self, faces: list[Face], size: tuple[int, int], choice: Choice) -> Face:
         if not faces:
             raise NoFace("No face was found; send a photo that shows one from the front.")
         if choice == "only" and len(faces) > 1:
             raise MultipleFaces(
                 f"{len(faces)} faces were found; send a photo of one person, "
-                "or ask for face=largest."
+                "or ask for face=largest or face=central."
             )
-        if not faces[0].large_enough:
+        chosen = faces[0]
+        if choice == "central":
+            chosen = min(faces, key=lambda face: _off_centre(face, size))
+        if not chosen.large_enough:
             raise FaceTooSmall(
-                f"The face has {faces[0].quality.eye_distance_px:.1f} pixels between the eyes, "
+                f"The face has {chosen.quality.eye_distance_px:.1f} pixels between the eyes, "
                 f"{self._limits.min_eye_distance_px:g} are needed; send a larger photo."
             )
-        return faces[0]
+        return chosen
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -184,3 +191,9 @@ class FaceFinder:
         except (ImageError, FaceError) as error:
             self._metrics.rejected_images.labels(error.code).inc()
             raise
+
+
+def _off_centre(face: Face, size: tuple[int, int]) -> float:
+    """Pixels from the centre of the face's box to that of the photo."""
+    left, top, width, height = face.detection.box
+    return math.hypot(left + (width - size[0]) / 2, top + (height - size[1]) / 2)

@@ -57,16 +57,17 @@ def test_a_bad_photo_spoils_no_other(
     ]
 
 
-def test_the_largest_face_of_a_group_is_taken_on_request(
-    client: httpx.Client, gallery: str, group: bytes
+@pytest.mark.parametrize(("choice", "left"), [("largest", 198), ("central", 786)])
+def test_of_a_group_the_face_asked_for_is_taken(
+    client: httpx.Client, gallery: str, group: bytes, choice: str, left: int
 ) -> None:
     answer = client.post(
         "/persons/grace/faces",
-        params={"gallery": gallery, "face": "largest"},
+        params={"gallery": gallery, "face": choice},
         content=group,
         headers=JPEG,
     )
-    assert answer.json()["faces"][0]["box"]["x"] < 300
+    assert answer.json()["faces"][0]["box"]["x"] == pytest.approx(left, abs=5)
 
 
 def test_when_no_image_is_usable_nothing_is_stored(

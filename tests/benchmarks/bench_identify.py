@@ -235,7 +235,7 @@ def enrol(url: str, images: list[bytes]) -> None:
     with httpx.Client(base_url=url, timeout=30) as client:
         for i, image in enumerate(track(images, description="enrolling", transient=True)):
             client.post(
-                f"/persons/p{i}/faces?face=largest",
+                f"/persons/p{i}/faces?face=largest&on_duplicate=allow",
                 content=image,
                 headers={"Content-Type": "image/jpeg"},
             ).raise_for_status()

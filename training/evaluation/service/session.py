@@ -129,7 +129,7 @@ class Session:
         sent = [(photo, data) for photo, data in read if data is not None]
         if not sent:
             return Enrolled(refused, 0.0)
-        params = {"gallery": gallery, "face": "largest", "on_duplicate": "allow"}
+        params = {"gallery": gallery, "face": "central", "on_duplicate": "allow"}
         images = [("image", data) for _, data in sent]
         started = time.perf_counter()
         # An answer is waited for even if all else ends: nobody is enrolled behind our back.
