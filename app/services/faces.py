@@ -75,7 +75,7 @@ class FaceFinder:
             ImageError: the image cannot be used.
             QueueFull: too many photos are in flight.
         """
-        faces, _ = await self._process(image, timings, lambda faces, size: [])
+        faces, _ = await self._process(image, timings, lambda *_: [])
         return faces
 
     async def embed(self, image: bytes, timings: Timings) -> list[Face]:
@@ -86,7 +86,7 @@ class FaceFinder:
             InferenceFailed: as in `FaceEmbedder.embed`.
         """
         faces, _ = await self._process(
-            image, timings, lambda faces, size: [face for face in faces if face.large_enough]
+            image, timings, lambda faces, _: [face for face in faces if face.large_enough]
         )
         return faces
 
