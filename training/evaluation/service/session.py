@@ -123,13 +123,22 @@ class Session:
         return ServiceFacts(**{name: ready[name] for name in ServiceFacts.model_fields})
 
     async def enrol(self, gallery: str, person_id: str, photos: Sequence[Path]) -> Enrolled:
-        """Enrol photos of one person in one request, or one by one if they are too large for it."""
+        """Enrol photos of one person in one request, or one by one if they are too large for it.
+
+        The labels are taken as true: who looks like somebody else, or unlike their own other
+        photos, is enrolled all the same, and found by `duplicates`.
+        """
         read = [(photo, await _read(photo)) for photo in photos]
         refused = [(photo, "unreadable_file") for photo, data in read if data is None]
         sent = [(photo, data) for photo, data in read if data is not None]
         if not sent:
             return Enrolled(refused, 0.0)
-        params = {"gallery": gallery, "face": "central", "on_duplicate": "allow"}
+        params = {
+            "gallery": gallery,
+            "face": "central",
+            "on_duplicate": "allow",
+            "on_inconsistent": "allow",
+        }
         images = [("image", data) for _, data in sent]
         started = time.perf_counter()
         # An answer is waited for even if all else ends: nobody is enrolled behind our back.

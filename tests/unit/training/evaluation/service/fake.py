@@ -68,7 +68,8 @@ class FakeService:
             case "GET", ["persons"]:
                 return httpx.Response(200, json={"persons": [], "cursor": None})
             case "POST", ["persons", person_id, "faces"]:
-                assert (params["face"], params["on_duplicate"]) == ("central", "allow")
+                assert params["face"] == "central"
+                assert params["on_duplicate"] == params["on_inconsistent"] == "allow"
                 return self._enrol(gallery, person_id, photos)
             case "GET", ["persons", person_id, "faces"]:
                 return httpx.Response(
