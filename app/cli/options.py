@@ -1,6 +1,6 @@
 """Options that commands of several modules share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,4 +15,15 @@ Key = Annotated[
         show_envvar=True,
         help="API key. Better in the environment: everybody on this machine sees arguments.",
     ),
+]
+Local = Annotated[
+    bool,
+    typer.Option(
+        "--local", help="Without a service: open the embedded store (FACEID_STORE__PATH) here."
+    ),
+]
+Gallery = Annotated[str, typer.Option(help="Persons of one gallery are never seen from another.")]
+Face = Annotated[
+    Literal["only", "largest", "central"],
+    typer.Option(help="Reject a photo with several faces, or take the largest, or the central."),
 ]
