@@ -121,7 +121,10 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     pool = CorePool(cores)
     stack.callback(pool.close)
 
-    detector = Detector(*open_session(settings.model.detector, DetectorSpec, "cpu", threads=1))
+    files = settings.model
+    detector = Detector(
+        *open_session(files.detector, DetectorSpec, "cpu", 1, files.detector_sha256)
+    )
     device = choose_device(settings.model.device)
     embedder = (
         CudaEmbedder(
@@ -130,9 +133,10 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
             max_wait=settings.model.max_wait_ms / 1e3,
             max_queue=settings.limits.max_photos_in_flight * settings.limits.max_images,
             observe=metrics.batch_size.observe,
+            sha256=files.embedder_sha256,
         )
         if device == "cuda"
-        else CpuEmbedder(settings.model.embedder, cores, pool)
+        else CpuEmbedder(files.embedder, cores, pool, files.embedder_sha256)
     )
     stack.push_async_callback(embedder.close)
     model = embedder.spec

@@ -15,6 +15,8 @@ from app.models.spec import SHIPPED_DETECTOR, SHIPPED_EMBEDDER
 
 Concern = Literal["reject", "warn", "allow"]
 
+_SHA256 = r"^[0-9a-fA-F]{64}$"
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,6 +25,12 @@ class _Section(BaseModel):
 class ModelSettings(_Section):
     detector: Path = Field(SHIPPED_DETECTOR, description="Detector file.")
     embedder: Path = Field(SHIPPED_EMBEDDER, description="Embedder file.")
+    detector_sha256: str | None = Field(
+        None, pattern=_SHA256, description="Of the detector file; with another it does not start."
+    )
+    embedder_sha256: str | None = Field(
+        None, pattern=_SHA256, description="Of the embedder file; with another it does not start."
+    )
     device: Literal["auto", "cuda", "cpu"] = Field(
         "auto",
         description="Where the embedder runs. `auto` takes CUDA where it works; `cuda` refuses to "

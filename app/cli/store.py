@@ -217,7 +217,8 @@ def _configured() -> tuple["Embedder", "StoreSettings"]:
     from app.store import Embedder
 
     settings = load_settings()
-    _, spec = open_session(settings.model.embedder, EmbedderSpec, "cpu", threads=1)
+    model = settings.model
+    _, spec = open_session(model.embedder, EmbedderSpec, "cpu", 1, model.embedder_sha256)
     embedder = Embedder(spec.name, spec.dimension, spec.weights_sha256)
     patient = {"timeout_s": max(settings.store.timeout_s, _TIMEOUT_S)}
     return embedder, settings.store.model_copy(update=patient)

@@ -64,13 +64,16 @@ class CpuEmbedder:
     there are more, each core computes one.
     """
 
-    def __init__(self, path: Path, cores: int, pool: CorePool) -> None:
+    def __init__(self, path: Path, cores: int, pool: CorePool, sha256: str | None = None) -> None:
         """
+        Args:
+            sha256: as in `open_session`.
+
         Raises:
             InvalidModel: as in `open_session`.
         """
-        self._narrow, self.spec = open_session(path, EmbedderSpec, "cpu", threads=1)
-        self._wide, _ = open_session(path, EmbedderSpec, "cpu", threads=cores)
+        self._narrow, self.spec = open_session(path, EmbedderSpec, "cpu", 1, sha256)
+        self._wide, _ = open_session(path, EmbedderSpec, "cpu", cores, sha256)
         self._pool = pool
 
     async def embed(self, faces: list[Image]) -> list[Embedding]:
@@ -108,17 +111,19 @@ class CudaEmbedder:
         max_wait: float,
         max_queue: int,
         observe: Callable[[int], None],
+        sha256: str | None = None,
     ) -> None:
         """
         Args:
             max_wait: seconds a face waits for others on an idle GPU.
             max_queue: faces that may wait.
             observe: told the number of faces of every inference.
+            sha256: as in `open_session`.
 
         Raises:
             InvalidModel, DeviceUnavailable: as in `open_session`.
         """
-        self._session, self.spec = open_session(path, EmbedderSpec, "cuda", threads=1)
+        self._session, self.spec = open_session(path, EmbedderSpec, "cuda", 1, sha256)
         for size in batch_sizes(max_batch):
             embed_batch(self._session, [np.zeros((112, 112, 3), np.uint8)] * size)
         self._batcher = Batcher(

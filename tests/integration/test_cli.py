@@ -274,6 +274,13 @@ def test_an_invalid_setting_is_named(faceid: Run) -> None:
     )
 
 
+def test_a_model_file_that_is_not_the_one_that_was_meant(faceid: Run) -> None:
+    for model in ("EMBEDDER", "DETECTOR"):
+        refused = faceid("serve", "--port", 0, **{f"FACEID_MODEL__{model}_SHA256": "0" * 64})
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert f"but the settings ask for {'0' * 64}" in refused.stderr
+
+
 def test_keys_from_the_first_start_on(
     faceid: Run, environment: dict[str, str], people: Path, port: int, tmp_path: Path
 ) -> None:

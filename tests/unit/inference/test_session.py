@@ -1,8 +1,10 @@
+import hashlib
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import helper
+from onnx.external_data_helper import set_external_data
 
 from app.errors import InvalidModel
 from app.inference.session import open_session
@@ -63,4 +65,36 @@ def test_a_specification_that_contradicts_the_graph(
     helper.set_model_props(embedder, {METADATA_KEY: wrong.model_dump_json()})
     onnx.save(embedder, tmp_path / "x.onnx")
     with pytest.raises(InvalidModel, match="is not what its specification says"):
+        open_session(tmp_path / "x.onnx", EmbedderSpec, "cpu", 1)
+
+
+def test_another_digest_than_the_settings_ask_for() -> None:
+    right = hashlib.sha256(SHIPPED_EMBEDDER.read_bytes()).hexdigest()
+    open_session(SHIPPED_EMBEDDER, EmbedderSpec, "cpu", 1, right.upper())
+    with pytest.raises(InvalidModel, match=f"{right}.*{'0' * 64}"):
+        open_session(SHIPPED_EMBEDDER, EmbedderSpec, "cpu", 1, "0" * 64)
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "absolute"])
+def test_weights_that_are_not_in_the_file(
+    embedder: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    weights = max(embedder.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    for path in (folder / "weights.bin", tmp_path / "weights.bin"):
+        path.write_bytes(weights.raw_data)
+    set_external_data(weights, str(path) if location == "absolute" else location)
+    weights.ClearField("raw_data")
+    (folder / "x.onnx").write_bytes(embedder.SerializeToString())
+    with pytest.raises(InvalidModel, match="External data path"):
+        open_session(folder / "x.onnx", EmbedderSpec, "cpu", 1)
+
+
+def test_an_operator_from_elsewhere(embedder: onnx.ModelProto, tmp_path: Path) -> None:
+    embedder.graph.node[0].domain = "elsewhere"
+    embedder.opset_import.append(helper.make_opsetid("elsewhere", 1))
+    onnx.save(embedder, tmp_path / "x.onnx")
+    with pytest.raises(InvalidModel, match="elsewhere"):
         open_session(tmp_path / "x.onnx", EmbedderSpec, "cpu", 1)
