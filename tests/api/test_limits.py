@@ -179,7 +179,7 @@ def test_a_head_that_never_ends_is_hung_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
-    with running(tmp_path, http=protocol.BoundedHeadProtocol) as client:
+    with running(tmp_path, http=protocol.BoundedProtocol) as client:
         with connect(client) as slow:
             slow.sendall(sent)
             assert read_all(slow) == b""
@@ -189,7 +189,7 @@ def test_a_head_that_never_ends_is_hung_up_on(
 
 
 def test_a_head_without_bounds_is_hung_up_on(tmp_path: Path) -> None:
-    with running(tmp_path, http=protocol.BoundedHeadProtocol) as client:
+    with running(tmp_path, http=protocol.BoundedProtocol) as client:
         sent = 0
         with connect(client) as endless, suppress(OSError):
             endless.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
@@ -198,6 +198,54 @@ def test_a_head_without_bounds_is_hung_up_on(tmp_path: Path) -> None:
                 sent += 65536
         assert sent < 20 << 20
         assert client.get("/health/live").status_code == 200
+
+
+ASK = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
+
+
+def connect_narrowly(client: httpx.Client) -> socket.socket:
+    """The kernel takes next to nothing for a reader who does not."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(10)
+    connection.connect((client.base_url.host, client.base_url.port))
+    return connection
+
+
+@pytest.mark.parametrize("last", [b"", b"Connection: close\r\n"])
+def test_an_answer_that_nobody_reads_is_hung_up_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    last: bytes,
+) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.5)
+    with running(tmp_path, http=protocol.BoundedProtocol) as client:
+        size = len(client.get("/openapi.json").content)
+        count = (20 << 20) // size
+        with connect_narrowly(client) as connection:
+            connection.sendall(ASK % b"" * (count - 1) + ASK % last)
+            time.sleep(1.5)
+            assert len(read_all(connection)) < count * size
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_an_answer_that_is_read_slowly_is_sent_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(protocol, "SEND_BUFFER_BYTES", 16 << 10)
+    with running(tmp_path, http=protocol.BoundedProtocol) as client:
+        size = len(client.get("/openapi.json").content)
+        with connect_narrowly(client) as connection:
+            connection.sendall(ASK % b"" * 29 + ASK % b"Connection: close\r\n")
+            received = 0
+            started = time.monotonic()
+            while chunk := connection.recv(65536):
+                received += len(chunk)
+                time.sleep(0.001)
+        assert time.monotonic() - started > 1
+        assert received > 30 * size
 
 
 def test_a_full_gallery(tmp_path: Path, hopper: bytes, collins: bytes, group: bytes) -> None:
