@@ -32,6 +32,7 @@
     │   ├── NoFaceEnrolled              422 no_face_enrolled
     │   ├── TooManyFaces                422 too_many_faces
     │   ├── GalleryFull                 422 gallery_full
+    │   ├── TooManyGalleries            422 too_many_galleries
     │   ├── MetadataTooLarge            422 metadata_too_large
     │   ├── UnsupportedTarget           422 unsupported_target
     │   ├── NotFound                    404 not_found
@@ -226,6 +227,10 @@ class TooManyFaces(RequestError):
 
 class GalleryFull(RequestError):
     status, code, title = 422, "gallery_full", "Gallery full"
+
+
+class TooManyGalleries(RequestError):
+    status, code, title = 422, "too_many_galleries", "Too many galleries"
 
 
 class MetadataTooLarge(RequestError):

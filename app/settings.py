@@ -129,6 +129,9 @@ class LimitSettings(_Section):
         64, ge=1, description="Photos being processed or waiting; more are answered 503."
     )
     max_faces_per_person: int = Field(100, ge=1, le=10_000, description="Enrolled faces.")
+    max_galleries: int = Field(
+        1000, ge=1, description="Galleries, those that hold nobody any more among them."
+    )
     max_persons_per_gallery: int = Field(1_000_000, ge=1, description="Persons of one gallery.")
     max_faces_per_gallery: int = Field(5_000_000, ge=1, description="Faces of one gallery.")
     max_metadata_bytes: int = Field(16 << 10, ge=2, description="A person's metadata as JSON.")

@@ -12,6 +12,7 @@ from app.api.problems import responses
 from app.api.security import requires
 from app.errors import UnsupportedTarget
 from app.schemas import GalleryName
+from app.services.capacity import check_gallery
 from app.services.lookalikes import Lookalikes
 from app.store import GallerySize, Targets
 
@@ -58,6 +59,7 @@ async def put_gallery(
     if services.calibrated is not None:
         services.calibrated.check(targets.target_fpir, targets.target_fmr)
     chosen = Targets(targets.target_fpir, targets.target_fmr)
+    await check_gallery(services.store, gallery, services.settings.limits)
     await services.store.set_targets(gallery, chosen)
     return _gallery(gallery, await services.store.size(gallery), chosen)
 

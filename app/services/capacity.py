@@ -1,6 +1,6 @@
-"""Is there room in a gallery?"""
+"""Is there room in a gallery, or for another one?"""
 
-from app.errors import GalleryFull, PersonNotFound
+from app.errors import GalleryFull, PersonNotFound, TooManyGalleries
 from app.settings import LimitSettings
 from app.store import Store
 
@@ -13,9 +13,12 @@ async def check_capacity(
 
     Raises:
         GalleryFull: with so many more faces, or with this person.
+        TooManyGalleries: as in `check_gallery`.
         StoreUnavailable.
     """
     size = await store.size(gallery)
+    if size.persons == 0:
+        await check_gallery(store, gallery, limits)
     if size.faces + new_faces > limits.max_faces_per_gallery:
         raise GalleryFull(
             f"Gallery {gallery!r} has {size.faces} faces; {limits.max_faces_per_gallery} are "
@@ -30,3 +33,18 @@ async def check_capacity(
             f"Gallery {gallery!r} has {size.persons} persons; {limits.max_persons_per_gallery} "
             "are allowed. Delete some, or use another gallery."
         ) from None
+
+
+async def check_gallery(store: Store, gallery: str, limits: LimitSettings) -> None:
+    """Before something is stored in a gallery that may not be there yet.
+
+    Raises:
+        TooManyGalleries: it is not, and there are as many as may be.
+        StoreUnavailable.
+    """
+    names = await store.gallery_names()
+    if gallery not in names and len(names) >= limits.max_galleries:
+        raise TooManyGalleries(
+            f"There is no gallery {gallery!r}, and {len(names)} are there; {limits.max_galleries} "
+            "are allowed. Use one of these; emptied ones count."
+        )

@@ -285,6 +285,10 @@ class Store(Protocol):
         """Those with anybody in them: targets alone do not list one."""
         ...
 
+    async def gallery_names(self) -> set[str]:
+        """Also of those that hold nobody and still take up room."""
+        ...
+
     async def targets(self, gallery: str) -> Targets:
         """As cheap as `size`."""
         ...

@@ -171,6 +171,9 @@ class EmbeddedStore:
     async def galleries(self) -> dict[str, GallerySize]:
         return {name: size for name, size in sorted(self._galleries.sizes.items()) if size.persons}
 
+    async def gallery_names(self) -> set[str]:
+        return set(self._galleries.sizes)
+
     async def targets(self, gallery: str) -> Targets:
         return self._galleries.targets.get(gallery, Targets())
 

@@ -214,6 +214,9 @@ class ServerStore:
                 found.setdefault(str(gallery), []).append((count, persons))
         return {gallery: records.to_size(found[gallery]) for gallery in sorted(found)}
 
+    async def gallery_names(self) -> set[str]:
+        return {*await self.galleries(), *await self.all_targets()}
+
     async def targets(self, gallery: str) -> Targets:
         expires, targets = self._targets.get(gallery, (0.0, Targets()))
         if time.monotonic() >= expires:

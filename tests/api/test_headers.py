@@ -2,12 +2,15 @@
 
 import base64
 import hashlib
+import logging
 import re
+import socket
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.logs import JsonFormatter
 from tests.service import running
 
 
@@ -88,6 +91,33 @@ def test_invented_methods_make_no_series(client: httpx.Client) -> None:
     series = client.get("/metrics").text
     assert 'method="other"' in series
     assert "PURGE" not in series
+
+
+def test_invented_names_make_no_series(client: httpx.Client, hopper: bytes) -> None:
+    paths = ["/made-up", "/persons/made-up", "/galleries/made-up", "/persons?gallery=made-up"]
+    for path in (*paths, "/persons/made-up/faces/made-up", "/%0amade-up%22%7d%201"):
+        client.get(path)
+    client.post("/identify?gallery=made-up", files={"image": hopper})
+    assert "made-up" not in client.get("/metrics").text
+
+
+def test_nothing_that_is_sent_begins_a_line_of_the_log(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    client.get("/persons/x%0a%7b%22forged%22:1%7d", headers={"X-Request-ID": "forged"})
+    client.request("FORGED", "/%0d%0aforged?gallery=%0aforged")
+    client.get("/persons", headers={"X-API-Key": "forged", "Host": "localhost"})
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(
+            b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: a\nb\r\n\r\n"
+        )
+        connection.recv(1000)
+    # `configure_logging` silences these.
+    silent = {"httpx", "uvicorn.access"}
+    lines = [JsonFormatter().format(r) for r in caplog.records if r.name not in silent]
+    assert len(lines) >= 3
+    assert all("\n" not in line and "forged" not in line.lower() for line in lines)
 
 
 def test_galleries_beyond_the_largest_share_a_series(

@@ -248,6 +248,30 @@ def test_an_answer_that_is_read_slowly_is_sent_to_its_end(
         assert received > 30 * size
 
 
+def test_more_galleries_than_allowed(tmp_path: Path, hopper: bytes) -> None:
+    def enrol(client: httpx.Client, gallery: str) -> int:
+        answer = client.post(
+            f"/persons/grace/faces?gallery={gallery}", content=hopper, headers=JPEG
+        )
+        if answer.status_code != 201:
+            assert answer.json()["code"] == "too_many_galleries"
+        return answer.status_code
+
+    with running(tmp_path, limits={"max_galleries": 2}) as client:
+        targets = {"target_fpir": 0.02, "target_fmr": None}
+        assert enrol(client, "a") == 201
+        assert client.put("/galleries/b", json=targets).status_code == 200
+        assert enrol(client, "c") == 422
+        refused = client.put("/galleries/c", json=targets)
+        assert (refused.status_code, refused.json()["code"]) == (422, "too_many_galleries")
+        assert enrol(client, "b") == 201
+        assert client.delete("/persons/grace?gallery=a").status_code == 200
+        assert enrol(client, "c") == 422, "an emptied gallery still has its files"
+        assert enrol(client, "a") == 201
+        galleries = client.get("/galleries").json()["galleries"]
+        assert {gallery["gallery"] for gallery in galleries} == {"a", "b"}
+
+
 def test_a_full_gallery(tmp_path: Path, hopper: bytes, collins: bytes, group: bytes) -> None:
     limits = {"max_persons_per_gallery": 1, "max_faces_per_gallery": 2}
 

@@ -596,6 +596,7 @@ async def test_a_gallery_has_targets_of_its_own(reopen: Open) -> None:
     assert await store.targets("other") == Targets()
     # Targets alone make nobody.
     assert await store.galleries() == {}
+    assert await store.gallery_names() == {"default"}
     assert await store.size("default") == GallerySize(0, 0)
     assert await store.persons("default", 5) == ([], None)
     assert await store.search("default", unit(1), 5) == [[]]
@@ -606,10 +607,27 @@ async def test_a_gallery_has_targets_of_its_own(reopen: Open) -> None:
     await store.set_targets("other", Targets(0.02, 1e-5))
     assert await store.galleries() == {"default": GallerySize(1, 2), "other": GallerySize(1, 1)}
     store = await reopen(EMBEDDER)
+    assert await store.gallery_names() == {"default", "other"}
     assert await store.targets("default") == Targets(0.001, None)
     assert await store.targets("other") == Targets(0.02, 1e-5)
     await store.set_targets("other", Targets(None, 1e-6))
     assert await store.targets("other") == Targets(None, 1e-6)
+    await assert_consistent(store)
+
+
+async def test_ids_mean_nothing_to_the_engine(reopen: Open) -> None:
+    store = await reopen(EMBEDDER)
+    ids = ["a", "A", "a.b", "a*", "a=b", "a b", "a%", "[a]", "a\nb", 'a" or "1', "../a", "a/../b"]
+    galleries = ["default", "other"]
+    for gallery in galleries:
+        for person_id in ids:
+            await enrol(store, person_id, unit(1), gallery)
+    for gone, person_id in enumerate(ids, 1):
+        assert (await store.person("default", person_id)).person_id == person_id
+        await store.delete_person("default", person_id)
+        page = await store.persons("default", 50)
+        assert {person.person_id for person in page.persons} == set(ids[gone:])
+    assert await store.size("other") == GallerySize(len(ids), len(ids))
     await assert_consistent(store)
 
 
