@@ -218,9 +218,7 @@ class Shard:
             sync(self._folder)
             self.has_remains = True
 
-    def parts(
-        self, limit: int, offset: PointId | None
-    ) -> tuple[list[edge.Record], PointId | None]:
+    def parts(self, limit: int, offset: PointId | None) -> tuple[list[edge.Record], PointId | None]:
         """Everything in the shard, part by part, and where the next part begins."""
         return self._engine.scroll(
             edge.ScrollRequest(offset=offset, limit=limit, with_payload=True, with_vector=True)

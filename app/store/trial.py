@@ -12,7 +12,7 @@ from uuid import UUID
 
 import qdrant_edge as edge
 
-from app.errors import FaceIdError, StoreMismatch
+from app.errors import StoreMismatch
 from app.store import records
 from app.store.base import Embedder, Fuse
 from app.store.files import blocks
@@ -37,23 +37,27 @@ def try_out(folder: Path, scratch: Path, embedder: Embedder, fuse: Fuse) -> None
     """
     try:
         _copy(folder, scratch)
-        shard = Shard(scratch, embedder, fuse, scratch.with_name(f"{scratch.name}-segment"))
-        try:
-            problem = _problem(shard, fuse)
-        finally:
-            shard.close()
+        problem = _tried(scratch, embedder, fuse)
     except StoreMismatch as error:
         raise StoreMismatch(error.detail.replace(str(scratch), str(folder))) from None
-    except (FaceIdError, OSError):
-        raise
-    except BaseException as error:  # the engine's panics are no `Exception`
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise damaged(folder, str(error).replace(str(scratch), str(folder))) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if problem is not None:
-        raise damaged(folder, problem)
+        raise damaged(folder, problem.replace(str(scratch), str(folder)))
+
+
+def _tried(copy: Path, embedder: Embedder, fuse: Fuse) -> str | None:
+    """What is wrong with a copy, if anything is."""
+    try:
+        shard = Shard(copy, embedder, fuse, copy.with_name(f"{copy.name}-segment"))
+        try:
+            return _problem(shard, fuse)
+        finally:
+            shard.close()
+    except (StoreMismatch, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the engine's panics are no `Exception`
+        return f"{error!r}"
 
 
 def _copy(folder: Path, to: Path) -> None:
@@ -77,6 +81,8 @@ def _problem(shard: Shard, fuse: Fuse) -> str | None:
         found, offset = shard.parts(_PAGE, offset)
         for record in found:
             if not isinstance(record.id, UUID):  # what the shard is
+                if record.vector:
+                    return "what says who has a template cannot be read"
                 continue
             try:
                 faces += _face_count(record, fuse)
