@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -11,6 +12,9 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+_BLOCK = 2**16
+_ZEROS = bytes(_BLOCK)
 
 
 def lock_folder(path: Path) -> IO[bytes]:
@@ -50,3 +54,27 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Where in a file there is anything but zeros, and what; holes are passed over."""
+    with path.open("rb", buffering=0) as file:
+        offset = _next_data(file.fileno(), 0)
+        while offset is not None:
+            file.seek(offset)
+            block = file.read(_BLOCK)
+            if not block:
+                return
+            if block != _ZEROS[: len(block)]:
+                yield offset, block
+            offset = _next_data(file.fileno(), offset + len(block))
+
+
+def _next_data(descriptor: int, offset: int) -> int | None:
+    if sys.platform == "win32":
+        return offset
+    try:
+        found = os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError:  # nothing but a hole
+        return None
+    return found - found % _BLOCK

@@ -16,8 +16,10 @@ from app.errors import InvalidRequest, PersonNotFound, StoreUnavailable
 from app.store.base import Embedder, Fuse, GallerySize, Targets
 from app.store.files import lock_folder, readable_by_others, size_on_disk, sync
 from app.store.rewrite import Rewrite, recover
+from app.store.seal import break_seal, is_sealed, seal
 from app.store.shard import Shard
 from app.store.shard import create as create_shard
+from app.store.trial import try_out
 
 _log = logging.getLogger(__name__)
 
@@ -59,11 +61,29 @@ class Galleries:
             _log.warning("%s can be read by other users; chmod 700 it", self._path)
         self._lock = lock_folder(self._path)
         recover(self._path)
+        names = []
         for folder in sorted(self._path.iterdir()):
             if folder.name.startswith(_NEW):
                 shutil.rmtree(folder)
             elif folder.is_dir() and _GALLERY.fullmatch(folder.name):
-                self._load(folder.name).checkpoint()
+                names.append(folder.name)
+        # All of them before the first one is opened: where one is damaged, none is written to.
+        for name in names:
+            self._examine(self._path / name)
+        for name in names:
+            self._open(name).checkpoint()
+
+    def _examine(self, folder: Path) -> None:
+        """
+        Raises:
+            StoreUnavailable: the gallery is damaged.
+        """
+        if is_sealed(folder):
+            return
+        if shutil.disk_usage(self._path).free < size_on_disk(folder) + _MIN_FREE_BYTES:
+            _log.warning("%s is opened without being tried out on a copy: no room", folder)
+            return
+        try_out(folder, self._unused_folder(), self._embedder, self._fuse)
 
     def close_all(self) -> None:
         for name in list(self.open):
@@ -88,7 +108,7 @@ class Galleries:
             return shard
         if name not in self.sizes:
             return None
-        return self._load(name)
+        return self._open_again(name)
 
     def of_person(self, name: str, person_id: str) -> Shard:
         shard = self.get(name)
@@ -96,9 +116,18 @@ class Galleries:
             raise PersonNotFound(name, person_id)
         return shard
 
-    def _load(self, name: str) -> Shard:
+    def _open_again(self, name: str) -> Shard:
+        try:
+            is_sealed(self._path / name)
+        except StoreUnavailable:
+            self._broken.add(name)
+            raise
+        return self._open(name)
+
+    def _open(self, name: str) -> Shard:
         while len(self.open) >= _MAX_OPEN:
             self._close(next(iter(self.open)))
+        break_seal(self._path / name)
         shard = Shard(self._path / name, self._embedder, self._fuse, self._unused_folder())
         self.open[name] = shard
         self.note(name)
@@ -117,7 +146,7 @@ class Galleries:
         create_shard(folder, self._embedder)
         folder.rename(self._path / name)
         sync(self._path)
-        return self._load(name)
+        return self._open(name)
 
     def _unused_folder(self) -> Path:
         """Of a name that is swept away at the next opening."""
@@ -129,6 +158,7 @@ class Galleries:
             shard.flush()
         finally:
             shard.close()
+        seal(self._path / name)
 
     def discard(self, name: str) -> None:
         """Close a gallery whose state is uncertain; its next use loads it from its log."""
@@ -157,7 +187,7 @@ class Galleries:
         del self.open[rewrite.gallery]
         self._broken.add(rewrite.gallery)
         rewrite.replace()
-        self._load(rewrite.gallery)
+        self._open(rewrite.gallery)
         return True
 
     def require_space(self, more: int = 0) -> None:

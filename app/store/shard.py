@@ -218,11 +218,15 @@ class Shard:
             sync(self._folder)
             self.has_remains = True
 
-    def points(self, limit: int, offset: PointId | None) -> tuple[list[edge.Point], PointId | None]:
-        """Everything in the shard, part by part: whole points, and where the next part begins."""
-        found, following = self._engine.scroll(
+    def parts(self, limit: int, offset: PointId | None) -> tuple[list[edge.Record], PointId | None]:
+        """Everything in the shard, part by part, and where the next part begins."""
+        return self._engine.scroll(
             edge.ScrollRequest(offset=offset, limit=limit, with_payload=True, with_vector=True)
         )
+
+    def points(self, limit: int, offset: PointId | None) -> tuple[list[edge.Point], PointId | None]:
+        """The same, to be written to another shard."""
+        found, following = self.parts(limit, offset)
         return [_point(record) for record in found], following
 
     def points_of(self, ids: Collection[PointId]) -> list[edge.Point]:

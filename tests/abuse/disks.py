@@ -1,6 +1,6 @@
 """Disks that are full, read-only or damaged, and a clock that jumps.
 
-    python -m tests.abuse.disks [--damages 40] [--seed 0]
+    python -m tests.abuse.disks [--damages 160] [--seed 0]
 
 The service has to say what is wrong, lose nothing, and go on once it is mended. Full and
 read-only disks are small file systems in memory, which only root can mount; the clock is
@@ -24,6 +24,7 @@ from tests.abuse import calls
 from tests.abuse.ledger import Broken, Ledger
 from tests.abuse.report import Row, finish
 from tests.abuse.service import NotStarted, Service, serving
+from tests.damage import DAMAGES, Content, content, files_of, put_back
 
 Run = Callable[[Path], str]
 
@@ -155,67 +156,67 @@ def _require_refusal(service: Service, *words: str) -> str:
     raise Broken(f"it started, readiness {ready.status_code} {ready.text}")
 
 
-def damaged_store(folder: Path, damages: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """One file of a store at a time is cut, overwritten or lost.
+def damaged_store(
+    folder: Path, damages: int, seed: int, *, killed: bool = False
+) -> tuple[Counter[str], list[str]]:
+    """One file of a store at a time is cut, overwritten in one place, or lost.
+
+    Args:
+        damages: how many; every file in every way takes four for each file.
+        killed: the service had the store open when it ended.
 
     Returns:
         What came of it, counted, and what must not be: a start that dies of a signal or with a
-        traceback, a service that calls itself ready and has lost something, a store that is not
-        whole again when the file is put back.
+        traceback, a service that starts and has lost something, a refusal that changes the
+        store, a store that is not whole again when the file is put back.
     """
     chance = random.Random(seed)
     ledger = Ledger("whole", seed=3)
     service = Service(folder)
     service.start()
     _work(ledger, service, 40)
-    service.stop()
+    if killed:
+        service.kill()
+    else:
+        service.stop()
     whole = folder / "whole"
     shutil.copytree(service.store, whole)
-    files = sorted(
-        file.relative_to(whole)
-        for file in whole.rglob("*")
-        if file.is_file() and file.name != ".lock"
-    )
+    files = [file for file in files_of(whole) if file.name != ".lock"]
+    ways = [(file, damage) for damage in DAMAGES for file in files]
+    chance.shuffle(ways)
     outcomes: Counter[str] = Counter()
     wrong = []
     for number in range(damages):
-        file = files[number % len(files)]
+        file, damage = ways[number % len(ways)]
         shutil.rmtree(service.store)
         shutil.copytree(whole, service.store)
-        how = _damage(chance, service.store / file)
+        damage(service.store / file, chance)
+        before = _galleries_of(service.store)
         outcome = _outcome(service, ledger)
+        if outcome == "refused to start" and _galleries_of(service.store) != before:
+            outcome = "refused to start, and altered"
         outcomes[outcome] += 1
         if outcome not in _HARMLESS:
-            wrong.append(f"{file} {how}: {outcome}: {service.log.read_text()[-400:]}")
+            wrong.append(f"{damage.__name__} {file}: {outcome}: {service.log.read_text()[-400:]}")
         if outcome == "nothing lost":
             continue
         # Put back what was damaged, and nothing else.
-        shutil.copy(whole / file, service.store / file)
+        put_back(service.store / file, content(whole / file))
         try:
             service.start()
             _check(ledger, service)
         except (Broken, NotStarted, httpx.HTTPError) as error:
-            wrong.append(f"{file} {how}, then put back: {str(error)[-400:]}")
+            wrong.append(f"{damage.__name__} {file}, then put back: {str(error)[-400:]}")
         finally:
             service.kill()
     return outcomes, wrong
 
 
-_HARMLESS = {"refused to start", "not ready, with a reason", "answers 503", "nothing lost"}
+_HARMLESS = {"refused to start", "nothing lost"}
 
 
-def _damage(chance: random.Random, file: Path) -> str:
-    data = bytearray(file.read_bytes())
-    how = chance.choice(("cut", "overwritten", "lost"))
-    if how == "lost":
-        file.unlink()
-    elif how == "cut" or not data:
-        file.write_bytes(data[: len(data) // 2])
-    else:
-        start = chance.randrange(max(1, min(len(data), 65536) - 64))
-        data[start : start + 64] = chance.randbytes(64)
-        file.write_bytes(data)
-    return how
+def _galleries_of(store: Path) -> dict[Path, Content]:
+    return {file: content(store / file) for file in files_of(store) if len(file.parts) > 1}
 
 
 def _outcome(service: Service, ledger: Ledger) -> str:
@@ -273,7 +274,7 @@ def clock_that_jumps(folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--damages", type=int, default=40)
+    parser.add_argument("--damages", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rows = []
@@ -290,12 +291,20 @@ def main() -> None:
                 rows.append(Row(what, run(Path(folder)), "clear error, no damage", True))
             except (Broken, NotStarted, httpx.HTTPError) as error:
                 rows.append(Row(what, str(error)[-600:], "clear error, no damage", False))
-    with tempfile.TemporaryDirectory() as folder:
-        outcomes, wrong = damaged_store(Path(folder), options.damages, options.seed)
-    rows += [Row(f"damaged file: {what}", str(n)) for what, n in outcomes.most_common()]
-    rows.append(Row("of them harmful", str(len(wrong)), "0", not wrong))
-    for line in wrong:
-        print(line)
+    for killed, when in ((False, "closed"), (True, "killed")):
+        with tempfile.TemporaryDirectory() as folder:
+            outcomes, wrong = damaged_store(
+                Path(folder), options.damages, options.seed, killed=killed
+            )
+        rows += [
+            Row(f"damaged file, service {when}: {what}", str(count))
+            for what, count in outcomes.most_common()
+        ]
+        # What a killed process leaves has no checksums: not everything can be noticed.
+        mark = ("", None) if killed else ("0", not wrong)
+        rows.append(Row("of them harmful", str(len(wrong)), *mark))
+        for line in wrong:
+            print(line)
     finish("disks and clocks", rows)
 
 

@@ -1,0 +1,85 @@
+"""Checksums of a gallery's files, taken when it is closed and compared before it is opened again.
+
+The engine has none of its own: it loads what is damaged, and writes to it as it does. The seal is
+broken before a gallery is opened, so one without a seal was in use when its process ended.
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+from app.errors import StoreUnavailable
+from app.store.files import blocks, sync
+
+_SEAL = ".seal"
+
+
+def seal(folder: Path) -> None:
+    """Wait until the files of a closed gallery are on disk, and write down what they are."""
+    files = _files(folder)
+    for file in files.values():
+        sync(file)
+    sums = json.dumps({name: _checksum(file) for name, file in files.items()})
+    new = folder / f"{_SEAL}-new"
+    new.write_text(json.dumps({"crc32": zlib.crc32(sums.encode()), "files": sums}))
+    sync(new)
+    new.replace(folder / _SEAL)
+    sync(folder)
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether a gallery has a seal; if so, its files are what they were.
+
+    Raises:
+        StoreUnavailable: they are not.
+        OSError.
+    """
+    path = folder / _SEAL
+    if not path.exists():
+        return False
+    try:
+        document = json.loads(path.read_bytes())
+        sums = json.loads(document["files"])
+        if zlib.crc32(document["files"].encode()) != document["crc32"]:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damaged(folder, f"{_SEAL}, the checksums of its files, cannot be read") from None
+    files = _files(folder)
+    for name in sorted(sums.keys() | files.keys()):
+        if name not in files:
+            raise damaged(folder, f"{name} is missing")
+        if name not in sums:
+            raise damaged(folder, f"{name} was not there when it was closed")
+        if _checksum(files[name]) != sums[name]:
+            raise damaged(folder, f"{name} is not what it was when it was closed")
+    return True
+
+
+def break_seal(folder: Path) -> None:
+    """Before a gallery is opened."""
+    if (folder / _SEAL).exists():
+        (folder / _SEAL).unlink()
+        sync(folder)
+
+
+def damaged(folder: Path, what: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The gallery in {folder} is damaged: {what}. Nothing in it was changed; keep a copy, and "
+        "restore a backup."
+    )
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {
+        entry.relative_to(folder).as_posix(): entry
+        for entry in folder.rglob("*")
+        if entry.is_file() and not entry.name.startswith(_SEAL)
+    }
+
+
+def _checksum(file: Path) -> list[int]:
+    """Size and CRC-32, in which zeros do not count but where they are not."""
+    checksum = 0
+    for offset, block in blocks(file):
+        checksum = zlib.crc32(block, zlib.crc32(offset.to_bytes(8, "big"), checksum))
+    return [file.stat().st_size, checksum]
