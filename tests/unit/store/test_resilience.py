@@ -1,7 +1,6 @@
 """Repeating requests to a server, and leaving it alone."""
 
 import asyncio
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -46,9 +45,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resilience, "_PAUSE_S", 0.0)
-    yield
 
 
 @pytest.fixture
