@@ -45,6 +45,7 @@ soak: .venv/dev  ## Wear, overload, kill, starve and stop the service, 20 minute
 	$(BIN)/python -m tests.abuse.overload
 	$(BIN)/python -m tests.abuse.crash
 	$(BIN)/python -m tests.abuse.disks
+	$(BIN)/python -m tests.abuse.outage
 	$(BIN)/python -m tests.abuse.shutdown
 
 licences: .venv/dev  ## What the service depends on and under which licences

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import cv2
@@ -143,7 +143,11 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     await embedder.embed([np.zeros((112, 112, 3), np.uint8)])
     metrics.model_info.labels(model.name, device).set(1)
 
-    store = store_of(settings.store, Embedder(model.name, model.dimension, model.weights_sha256))
+    store = store_of(
+        settings.store,
+        Embedder(model.name, model.dimension, model.weights_sha256),
+        metrics.store_breaker_open.set,
+    )
     stack.push_async_callback(store.close)
     try:
         await store.open()
@@ -206,13 +210,27 @@ def calibrated_by(calibration: Calibration) -> Calibrated:
     )
 
 
-def store_of(settings: StoreSettings, embedder: Embedder) -> Store:
-    """The store that the settings name, not opened yet."""
+def store_of(
+    settings: StoreSettings,
+    embedder: Embedder,
+    observe: Callable[[bool], object] = lambda _: None,
+) -> Store:
+    """The store that the settings name, not opened yet.
+
+    Args:
+        observe: as of `app.store.server.connect`.
+    """
     if settings.url is None:
         return EmbeddedStore(settings.path, embedder, template, durable=settings.durable)
     # Imported here: the client takes half a second to load, and most do without it.
     from app.store.server import ServerStore, connect
 
     api_key = settings.api_key.get_secret_value() if settings.api_key else None
-    client = connect(settings.url, api_key=api_key, timeout_s=settings.timeout_s)
-    return ServerStore(client, embedder, template)
+    client = connect(settings.url, api_key=api_key, timeout_s=settings.timeout_s, observe=observe)
+    return ServerStore(
+        client,
+        embedder,
+        template,
+        replicas=settings.replication_factor,
+        shards=settings.shard_number,
+    )

@@ -86,6 +86,11 @@ class Metrics:
         self.store_up = Gauge(
             "faceid_store_up", "Whether the store answers, 0 or 1.", registry=self.registry
         )
+        self.store_breaker_open = Gauge(
+            "faceid_store_breaker_open",
+            "Whether requests to the Qdrant server are held back, as it fails, 0 or 1.",
+            registry=self.registry,
+        )
         self.gallery_persons = Gauge(
             "faceid_gallery_persons", "Persons enrolled.", ["gallery"], registry=self.registry
         )

@@ -47,7 +47,18 @@ class StoreSettings(_Section):
     path: Path = Field(Path("data"), description="Folder of the embedded store.")
     url: str | None = Field(None, description="Qdrant server; unset: the embedded store.")
     api_key: SecretStr | None = Field(None, description="Key of the Qdrant server.")
-    timeout_s: int = Field(5, ge=1, le=300, description="Limit of one call to the server.")
+    timeout_s: int = Field(
+        5, ge=1, le=300, description="Limit of one call to the server, with what is repeated of it."
+    )
+    replication_factor: int = Field(
+        1, ge=1, le=32, description="Copies of every person, when the server's collection is made."
+    )
+    shard_number: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Shards of the collection when it is made; unset: one for each node.",
+    )
     durable: bool = Field(
         True,
         description="Embedded store: an acknowledged write survives a power cut (false: it "

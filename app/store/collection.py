@@ -16,7 +16,7 @@ from app.errors import StoreMismatch, StoreUnavailable
 from app.store import records
 from app.store.base import Embedder
 
-_ATTEMPTS = 10
+_ATTEMPTS = 4
 _KEYWORD = models.KeywordIndexType.KEYWORD
 _INDEXES: dict[str, models.KeywordIndexParams | models.IntegerIndexParams] = {
     "gallery": models.KeywordIndexParams(type=_KEYWORD, is_tenant=True),
@@ -34,15 +34,22 @@ class QdrantCollection:
         name: of the collection, created where missing.
         embedder: whose embeddings it must hold.
         replicas: copies of every point when it is created.
+        shards: over which its points are spread then; None: as the server does by itself.
     """
 
     def __init__(
-        self, client: AsyncQdrantClient, name: str, embedder: Embedder, replicas: int
+        self,
+        client: AsyncQdrantClient,
+        name: str,
+        embedder: Embedder,
+        replicas: int,
+        shards: int | None,
     ) -> None:
         self.name = name
         self._client = client
         self._embedder = embedder
         self._replicas = replicas
+        self._shards = shards
         self._ready = False
         self._preparing: asyncio.Task[None] | None = None
 
@@ -112,6 +119,7 @@ class QdrantCollection:
                             bits=models.TurboQuantBitSize.BITS4, memory=models.Memory.PINNED
                         )
                     ),
+                    shard_number=self._shards,
                     replication_factor=self._replicas,
                     write_consistency_factor=self._replicas,
                     strict_mode_config=models.StrictModeConfig(

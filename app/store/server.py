@@ -10,6 +10,7 @@ moment lose nothing, and the template is always that of the faces beside it.
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -40,7 +41,10 @@ from app.store.base import (
     TemplatePage,
 )
 from app.store.collection import QdrantCollection
+from app.store.resilience import CircuitBreaker, Resilience
 from app.store.server_receipts import ServerReceipts
+
+_log = logging.getLogger(__name__)
 
 # The threshold of an identification follows the gallery's size by its logarithm: what other
 # replicas wrote in the last seconds does not move it. New targets may take as long.
@@ -61,12 +65,37 @@ _PAGE = 1000
 _FURTHER = 8
 # A replica that has claimed a person to delete may be dead by then.
 _CLAIMED_S = 60.0
+# So many calls that fail in a row, and the server is left alone; so long, less than a client is
+# asked to wait before it comes again.
+_FAILURES = 5
+_BREAK_S = 2.0
 _STRONG = models.WriteOrdering.STRONG
 
 
-def connect(url: str, *, api_key: str | None = None, timeout_s: int = 5) -> AsyncQdrantClient:
-    """A client for `ServerStore`; nothing is sent before the store is opened."""
-    return AsyncQdrantClient(url=url, api_key=api_key, timeout=timeout_s, check_compatibility=False)
+def connect(
+    url: str,
+    *,
+    api_key: str | None = None,
+    timeout_s: int = 5,
+    observe: Callable[[bool], object] = lambda _: None,
+) -> AsyncQdrantClient:
+    """A client for `ServerStore`; nothing is sent before the store is opened.
+
+    Args:
+        timeout_s: of one call, with what is repeated of it.
+        observe: told whether requests are held back, as the server fails, whenever that changes.
+    """
+
+    def noted(is_open: bool) -> None:
+        _log.warning("%s %s", url, "fails, and is left alone" if is_open else "answers again")
+        observe(is_open)
+
+    client = AsyncQdrantClient(
+        url=url, api_key=api_key, timeout=timeout_s, check_compatibility=False
+    )
+    breaker = CircuitBreaker(_FAILURES, _BREAK_S, noted)
+    client.http.client.add_middleware(Resilience(timeout_s, breaker))
+    return client
 
 
 class ServerStore:
@@ -79,6 +108,7 @@ class ServerStore:
         collection: created where missing.
         replicas: copies of every point when the collection is created. A write waits for all
             of them, so that a deletion is seen by the next search wherever it goes.
+        shards: over which its points are spread; None: as many as the server thinks fit.
     """
 
     def __init__(
@@ -89,11 +119,12 @@ class ServerStore:
         *,
         collection: str = "faceid",
         replicas: int = 1,
+        shards: int | None = None,
     ) -> None:
         self._client = client
         self._embedder = embedder
         self._fuse = fuse
-        self._collection = QdrantCollection(client, collection, embedder, replicas)
+        self._collection = QdrantCollection(client, collection, embedder, replicas, shards)
         self.receipts = ServerReceipts(client, f"{collection}-erasures", replicas)
         self._sizes: dict[str, tuple[float, GallerySize]] = {}
         self._targets: dict[str, tuple[float, Targets]] = {}
