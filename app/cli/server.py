@@ -65,6 +65,12 @@ class _DrainingServer(uvicorn.Server):
         stop = super().handle_exit
         self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_s, stop, sig, frame)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            _log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # What the kernel has queued would be reset with the listener, and so would requests that
         # have been sent and not been read yet.
@@ -98,6 +104,7 @@ def serve(host: str, port: int, drain_s: float) -> None:
     configure_logging()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     _map_large_blocks()
+    _allow_many_connections()
     if hasattr(os, "SCHED_BATCH"):
         # The event loop wakes for every packet; as a batch task it waits for a free moment
         # instead of pushing a computing thread off its core and out of its cache each time.
@@ -131,6 +138,18 @@ def _map_large_blocks() -> None:
         mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
+def _allow_many_connections() -> None:
+    """As many as the system permits: shells and systemd hand on 1,024 descriptors, which one
+    client that says nothing could hold."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS permits fewer than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def _serve(app: FastAPI, listener: socket.socket, drain_s: float) -> None:
     # The lifespan is run here because uvicorn logs the traceback of an error in it and
     # swallows the error itself.
@@ -149,8 +168,6 @@ async def _serve(app: FastAPI, listener: socket.socket, drain_s: float) -> None:
         # What start-up made stays; the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
-        address, port = listener.getsockname()[:2]
-        _log.info("serving on http://%s:%d", f"[{address}]" if ":" in address else address, port)
         await _DrainingServer(config, app, drain_s).serve([listener])
 
 

@@ -1,9 +1,13 @@
 """What the long runs do, for some seconds each."""
 
 import asyncio
+import contextlib
+import resource
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import uvloop
 
@@ -57,6 +61,22 @@ def test_what_is_too_much_is_refused_and_the_rest_answered(service: Service) -> 
     assert statuses >= {200, 503}
     assert statuses <= {200, *overload.REFUSED}
     assert after == 200
+
+
+def test_connections_that_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    service = Service(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        service.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with contextlib.ExitStack() as silent:
+        silent.callback(service.stop)
+        for _ in range(400):
+            silent.enter_context(socket.create_connection(service.address))
+        assert httpx.get(f"{service.url}/health/ready").status_code == 200
+        assert service.usage().descriptors > 400
 
 
 def test_nothing_acknowledged_is_lost_and_nothing_deleted_comes_back(tmp_path: Path) -> None:
