@@ -18,8 +18,10 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from app.decision.fusion import template
 from app.errors import PersonNotFound, StoreMismatch, StoreUnavailable
+from app.main import store_of
 from app.metrics import Metrics
 from app.services.erasure import Eraser
+from app.settings import StoreSettings
 from app.store import Consent, Embedder, Face, GallerySize, Store, Targets, server
 from app.store.server import ServerStore, connect
 
@@ -132,6 +134,28 @@ async def test_a_collection_that_vanished_is_made_anew(
     monkeypatch.undo()
     await store.check()
     assert await store.enrol("default", "ada", [FACE], ROW, 5) == 1
+
+
+async def test_copies_and_shards_are_those_of_the_settings(
+    client: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, dict[str, Any]] = {}
+    real = client.create_collection
+
+    async def create(name: str, **wanted: Any) -> bool:
+        made[name] = wanted
+        return await real(name, **wanted)
+
+    monkeypatch.setattr(client, "create_collection", create)
+    monkeypatch.setattr(server, "connect", lambda *_, **__: client)
+    settings = StoreSettings(url="http://server", replication_factor=2, shard_number=6)
+    store = store_of(settings, EMBEDDER)
+    await store.open()
+    await store.receipts.key()
+    assert made["faceid"]["shard_number"] == 6
+    for wanted in made.values():  # that of the receipts too
+        assert wanted["replication_factor"] == wanted["write_consistency_factor"] == 2
+    assert len(made) == 2
 
 
 async def test_a_caller_who_goes_away_does_not_stop_the_others(
