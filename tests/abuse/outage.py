@@ -83,15 +83,23 @@ def outage(service: Service, proxy: Proxy, fault: Fault, requests: int) -> Outag
             seconds = list(pool.map(ask, range(requests)))
         sent = proxy.requests
         proxy.fail("none")
-        ended = time.monotonic()
-        while calls.ready(client).status_code != 200:
-            if time.monotonic() - ended > 30:
-                raise Broken(f"{fault}: not ready again")
-            time.sleep(0.02)
-        back_s = time.monotonic() - ended
+        back_s = seconds_until_ready(client)
         if (found := calls.identify(client, photo)).json()["faces"][0]["person_id"] != "ada":
             raise Broken(f"{fault}: {found.text}")
     return Outage(fault, answers, seconds, sent, back_s)
+
+
+def seconds_until_ready(client: httpx.Client) -> float:
+    """
+    Raises:
+        Broken: half a minute and more.
+    """
+    started = time.monotonic()
+    while calls.ready(client).status_code != 200:
+        if time.monotonic() - started > 30:
+            raise Broken("not ready again")
+        time.sleep(0.02)
+    return time.monotonic() - started
 
 
 def two_replicas(one: Service, other: Service, proxy: Proxy, persons: int) -> Counter[int]:

@@ -19,7 +19,7 @@ from app.decision.fusion import template
 from app.store import GallerySize, Receipt, Targets
 from app.store.server import ServerStore, connect
 from tests.abuse import calls
-from tests.abuse.outage import CLIENTS, outage, replica, two_replicas
+from tests.abuse.outage import CLIENTS, outage, replica, seconds_until_ready, two_replicas
 from tests.abuse.service import Service
 from tests.faults import FAULTS, Fault, Proxy, proxied
 from tests.qdrant import serving_twin
@@ -48,8 +48,7 @@ def service(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     try:
         proxy.fail("none")
         with service.client() as client:
-            while calls.ready(client).status_code != 200:
-                pass
+            seconds_until_ready(client)
             calls.enrol(client, "ada", [calls.faces(1)[0]]).raise_for_status()
         outage(service, proxy, "503", 20)  # so that nothing is used for the first time later
         yield service
@@ -80,8 +79,7 @@ def test_metrics_tell_of_the_breaker(service: Service, proxy: Proxy) -> None:
                 break
         assert "faceid_store_up 0.0" in metrics
         proxy.fail("none")
-        while calls.ready(client).status_code != 200:
-            pass
+        seconds_until_ready(client)
         assert "faceid_store_breaker_open 0.0" in client.get("/metrics").text
 
 
