@@ -17,7 +17,7 @@ ALLOWED = {
     "app.models": set(),
     "app.auth": {"app.errors", "app.files"},
     "app.audit": {"app.errors", "app.files"},
-    "app.store": {"app.errors"},
+    "app.store": {"app.errors", "app.files"},
     "app.inference": {"app.errors", "app.vision", "app.models"},
     "app.services": {
         "app.errors", "app.inference", "app.store", "app.decision", "app.vision", "app.settings",

@@ -22,6 +22,7 @@ from app.metrics import Metrics
 from app.services.erasure import Eraser
 from app.store import Consent, Embedder, Face, GallerySize, Store, Targets, server
 from app.store.server import ServerStore, connect
+from tests.stores import writer_of
 
 pytestmark = [
     pytest.mark.anyio,
@@ -268,7 +269,9 @@ async def test_replicas_that_purge_together_erase_everybody_once(
         await replicas[0].enrol("default", f"person-{number}", [FACE], ROW, 5)
         await replicas[0].update_person("default", f"person-{number}", {}, 100, over)
     await replicas[0].enrol("default", "stays", [FACE], ROW, 5)
-    done = await asyncio.gather(*(Eraser(store, Metrics()).purge() for store in replicas))
+    done = await asyncio.gather(
+        *(Eraser(writer_of(store), Metrics()).purge() for store in replicas)
+    )
     assert sum(purge.persons for purge in done) == 12
     receipts = await replicas[1].receipts.all()
     erased = [receipt for receipt in receipts if receipt.state == "erased"]
