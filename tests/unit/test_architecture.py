@@ -21,7 +21,7 @@ ALLOWED = {
     "app.inference": {"app.errors", "app.vision", "app.models"},
     "app.services": {
         "app.errors", "app.inference", "app.store", "app.decision", "app.vision", "app.settings",
-        "app.metrics", "app.tracing",
+        "app.metrics", "app.models", "app.tracing",
     },
     "training": {"app.errors", "app.vision", "app.decision", "app.models"},
 }  # fmt: skip
