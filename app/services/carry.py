@@ -6,6 +6,7 @@ equal already is passed over, so after a crash it simply begins again.
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 _PAGE = 500
 _LOOK_EVERY_S = 1.0
-_LEAST_PAUSE_S = 0.1
+_LEAST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _MOST_NAMED = 100
 
 State = Literal["none", "carrying", "complete"]
@@ -138,7 +139,8 @@ class CarryOver:
                 _log.error("carrying over will be tried again", exc_info=error)
                 self._is_due = True
             # Where photos keep coming for faces that await them, this is not done for each.
-            await asyncio.sleep(_LEAST_PAUSE_S + time.monotonic() - begun)
+            took = time.monotonic() - begun
+            await asyncio.sleep(min(_LEAST_PAUSE_S + took, _LONGEST_PAUSE_S))
 
     async def _is_unequal(self) -> bool:
         with suppress(FaceIdError):
@@ -182,7 +184,8 @@ class CarryOver:
 
     async def _page(self, pair: Pair, gallery: str, person_ids: list[str], now: Report) -> bool:
         """Make these equal and count them; False where the models are others by now."""
-        waiting = iter(person_ids)
+        # Replicas that do the same just now find most of each other's work done.
+        waiting = iter(random.sample(person_ids, len(person_ids)))
 
         async def work() -> bool:
             for person_id in waiting:

@@ -23,6 +23,7 @@ from app.inference.session import open_session
 from app.metrics import Metrics
 from app.models.spec import EmbedderSpec
 from app.services.carry import CarryOver
+from app.services.finishing import Finishing
 from app.services.models import Model, Pair, identity
 from app.services.writes import PersonWriter
 from app.store import Embedder, records
@@ -69,6 +70,7 @@ class Swap:
         self._on_change = on_change
         self._is_shared = is_shared
         self._changing = asyncio.Lock()
+        self._finishing = Finishing()
         self._chosen: Chosen | None = None
         self._pair: Pair | None = None
 
@@ -101,6 +103,7 @@ class Swap:
             )
 
     async def close(self) -> None:
+        await self._finishing.all_done()
         await self.writer.close()
         for model in self._in_use():
             await model.embedder.close()
@@ -146,6 +149,9 @@ class Swap:
         Raises:
             UnusableModel, ModelConflict, StoreUnavailable.
         """
+        await self._finishing.do(self._add(data))
+
+    async def _add(self, data: bytes) -> None:
         spec = await asyncio.to_thread(_inspect, data)
         new = identity(spec)
         async with self._changing:
@@ -184,6 +190,9 @@ class Swap:
             PersonsWouldBeLost: and `accept_loss` does not say that they may be.
             StoreUnavailable.
         """
+        await self._finishing.do(self._switch(accept_loss))
+
+    async def _switch(self, accept_loss: bool) -> None:
         async with self._changing:
             active, other = self.pair.active, self.pair.other
             if other is None:
@@ -222,6 +231,9 @@ class Swap:
             ModelConflict: there is no other.
             StoreUnavailable.
         """
+        await self._finishing.do(self._remove())
+
+    async def _remove(self) -> None:
         async with self._changing:
             active, other = self.pair.active, self.pair.other
             if other is None:

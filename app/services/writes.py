@@ -12,7 +12,7 @@ for those that are now. So several replicas need no common clock when the models
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,6 +24,7 @@ import numpy as np
 from app.decision.fusion import template
 from app.errors import FaceIdError, FaceNotFound, InferenceFailed, PersonNotFound
 from app.inference.embedder import Embedding
+from app.services.finishing import Finishing
 from app.services.models import Model, Models, Pair
 from app.store import Consent, Face, Person, StoredPerson, Targets, records
 from app.store.crops import Crops
@@ -92,7 +93,7 @@ class PersonWriter:
         self.crops = crops
         self.on_mirrored: Callable[[Mirrored], None] = lambda _: None
         self._changing: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
-        self._running: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing()
 
     async def enrol(
         self,
@@ -275,7 +276,7 @@ class PersonWriter:
 
     async def close(self) -> None:
         """Wait for the writes that are being made."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._finishing.all_done()
 
     async def _alone(self, gallery: str, person_id: str, call: Callable[[], Awaitable[T]]) -> T:
         """Nobody else in this process changes the person meanwhile. A caller who goes away does
@@ -286,13 +287,7 @@ class PersonWriter:
             async with lock:
                 return await call()
 
-        return await self._to_the_end(locked())
-
-    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        return await self._finishing.do(locked())
 
     async def _settled(self, write: Callable[[Pair], Awaitable[T]]) -> T:
         """Write, again where the models were changed meanwhile."""

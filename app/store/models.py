@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _CHOSEN = "models.json"
 _FOLDER = "model."
+_FOLDERS = _FOLDER + 12 * "[0-9a-f]"
 _FILE = "embedder.onnx"
 
 
@@ -128,7 +129,10 @@ class ModelFolders:
         return self._chosen
 
     async def choose(self, chosen: Chosen) -> None:
-        await asyncio.to_thread(self._write, chosen)
+        try:
+            await asyncio.to_thread(self._write, chosen)
+        except OSError as error:
+            raise StoreUnavailable(f"The models cannot be noted: {error.strerror}.") from error
         self._chosen = chosen
 
     def store(self, model: Embedder) -> EmbeddedStore:
@@ -209,7 +213,7 @@ class ModelFolders:
         self._lock = lock_folder(path)
         try:
             chosen = self._read()
-            folders = {entry for entry in path.glob(f"{_FOLDER}*") if entry.is_dir()}
+            folders = {entry for entry in path.glob(_FOLDERS) if entry.is_dir()}
             if chosen is None:
                 if folders - {self._folder(configured)}:
                     raise StoreMismatch(
