@@ -166,14 +166,16 @@ async def test_one_process_at_a_time_has_the_folder(path: Path) -> None:
     with pytest.raises(StoreLocked):
         await ModelFolders(path, template).open(EMBEDDER)
     await stores.close()
-    await ModelFolders(path, template).open(EMBEDDER)
+    await stores.open(EMBEDDER)
+    await stores.close()
 
 
 async def test_an_empty_store_takes_whatever_is_configured(path: Path) -> None:
     stores = ModelFolders(path, template)
     await stores.open(EMBEDDER)
     await stores.close()
-    assert await ModelFolders(path, template).open(OTHER) == Chosen(OTHER)
+    assert await stores.open(OTHER) == Chosen(OTHER)
+    await stores.close()
 
 
 async def test_what_a_crash_left_of_another_model_is_removed(path: Path) -> None:
