@@ -35,6 +35,10 @@
     │   ├── TooManyGalleries            422 too_many_galleries
     │   ├── MetadataTooLarge            422 metadata_too_large
     │   ├── UnsupportedTarget           422 unsupported_target
+    │   ├── UnusableModel               422 unusable_model
+    │   ├── ModelConflict               409 model_conflict
+    │   ├── NotCarriedOver              409 not_carried_over
+    │   ├── PersonsWouldBeLost          409 persons_would_be_lost
     │   ├── NotFound                    404 not_found
     │   │   ├── PersonNotFound          404 person_not_found
     │   │   └── FaceNotFound            404 face_not_found
@@ -241,6 +245,30 @@ class UnsupportedTarget(RequestError):
     """The calibration says nothing about the error rate asked for."""
 
     status, code, title = 422, "unsupported_target", "Unsupported target error rate"
+
+
+class UnusableModel(RequestError):
+    """The file is no embedder that could take over."""
+
+    status, code, title = 422, "unusable_model", "Model cannot be used"
+
+
+class ModelConflict(RequestError):
+    """There is another model already, or none."""
+
+    status, code, title = 409, "model_conflict", "Not with these models"
+
+
+class NotCarriedOver(RequestError):
+    """The other model's store does not hold all of the active one's faces yet."""
+
+    status, code, title = 409, "not_carried_over", "Not carried over yet"
+
+
+class PersonsWouldBeLost(RequestError):
+    """Of some persons the other model has no face; `persons` says of whom."""
+
+    status, code, title = 409, "persons_would_be_lost", "Persons would be lost"
 
 
 class NotFound(RequestError):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from app.api import (
     galleries,
     health,
     identify,
+    models,
     persons,
     problems,
     verify,
@@ -37,8 +39,8 @@ from app.decision.identification import IdentificationThresholds
 from app.decision.verification import SamePerson, VerificationThresholds
 from app.errors import StoreUnavailable, StoreUnusable
 from app.inference.detector import Detector
-from app.inference.device import choose_device
-from app.inference.embedder import CpuEmbedder, CudaEmbedder
+from app.inference.device import Device, choose_device
+from app.inference.embedder import CpuEmbedder, CudaEmbedder, FaceEmbedder
 from app.inference.pool import CorePool, available_cores
 from app.inference.session import open_session
 from app.metrics import Metrics
@@ -48,9 +50,12 @@ from app.services.erasure import Eraser
 from app.services.faces import FaceFinder
 from app.services.identify import Identifier
 from app.services.lookalikes import Lookalikes
+from app.services.models import Pair
+from app.services.swap import Swap
 from app.services.verify import Verifier
 from app.settings import Settings, StoreSettings
-from app.store import EmbeddedStore, Embedder, Store
+from app.store.crops import Crops
+from app.store.models import ModelFolders, ModelStores
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         audit.open()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(audit.close)
-            app.state.services = await _open(settings, metrics, stack)
+            await _open(app, settings, metrics, stack)
             yield
             # FastAPI remembers endpoints, and with one that names its application all of it.
             del app.state.services
@@ -98,7 +103,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext, metrics=metrics)
     problems.install(app)
-    routers = [m.router for m in (persons, erasures, galleries, identify, verify, faces, backup)]
+    routers = [
+        m.router for m in (persons, erasures, galleries, identify, verify, faces, backup, models)
+    ]
     for router in (*routers, persons.access):
         app.include_router(router, responses=problems.responses(401, 403, 408, 429))
     app.include_router(health.router)
@@ -114,7 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Services:
+async def _open(app: FastAPI, settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> None:
     # One image per core is the pool's business; OpenCV's own threads would fight it.
     cv2.setNumThreads(1)
     cores = settings.model.cores or available_cores()
@@ -126,31 +133,52 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         *open_session(files.detector, DetectorSpec, "cpu", 1, files.detector_sha256)
     )
     device = choose_device(settings.model.device)
-    embedder = (
-        CudaEmbedder(
-            settings.model.embedder,
-            max_batch=settings.model.max_batch,
-            max_wait=settings.model.max_wait_ms / 1e3,
-            max_queue=settings.limits.max_photos_in_flight * settings.limits.max_images,
-            observe=metrics.batch_size.observe,
-            sha256=files.embedder_sha256,
-        )
-        if device == "cuda"
-        else CpuEmbedder(files.embedder, cores, pool, files.embedder_sha256)
-    )
-    stack.push_async_callback(embedder.close)
-    model = embedder.spec
-    await embedder.embed([np.zeros((112, 112, 3), np.uint8)])
-    metrics.model_info.labels(model.name, device).set(1)
 
-    store = store_of(
-        settings.store,
-        Embedder(model.name, model.dimension, model.weights_sha256),
-        metrics.store_breaker_open.set,
+    async def load(file: Path) -> FaceEmbedder:
+        # What was kept in the store was checked when it came.
+        sha256 = files.embedder_sha256 if file == files.embedder else None
+        if device == "cuda":
+            return await asyncio.to_thread(
+                CudaEmbedder,
+                file,
+                max_batch=settings.model.max_batch,
+                max_wait=settings.model.max_wait_ms / 1e3,
+                max_queue=settings.limits.max_photos_in_flight * settings.limits.max_images,
+                observe=metrics.batch_size.observe,
+                sha256=sha256,
+            )
+        embedder = await asyncio.to_thread(CpuEmbedder, file, cores, pool, sha256)
+        await embedder.embed([np.zeros((112, 112, 3), np.uint8)])
+        return embedder
+
+    stores = stores_of(settings.store, metrics.store_breaker_open.set)
+    crops = Crops(stores.crops, settings.store.crops_key_bytes())
+
+    def serve_by(pair: Pair) -> None:
+        # One assignment: who has begun with the former model ends with it.
+        services = _services(settings, metrics, device, finder_of, swap, eraser)
+        app.state.services = services
+        metrics.model_info.clear()
+        metrics.model_info.labels(pair.active.spec.name, device).set(1)
+
+    def finder_of(embedder: FaceEmbedder) -> FaceFinder:
+        return FaceFinder(detector, embedder, pool, settings.limits, metrics)
+
+    swap = Swap(
+        stores,
+        crops,
+        settings.model.embedder,
+        load,
+        serve_by,
+        metrics,
+        workers=cores if device == "cpu" else settings.model.max_batch,
+        is_shared=settings.store.url is not None,
     )
-    stack.push_async_callback(store.close)
+    eraser = Eraser(swap.writer, metrics)
+    stack.push_async_callback(swap.close)
     try:
-        await store.open()
+        await swap.open()
+        await crops.check()
     except StoreUnavailable as error:
         if settings.store.url is None:
             raise StoreUnusable(
@@ -159,27 +187,43 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
             ) from error
         # A server may come later; until then every call that needs it is answered 503.
         _log.warning("%s", error.detail)
-    calibrated = None if model.calibration is None else calibrated_by(model.calibration)
-    if calibrated is None:
+    tasks = [eraser.purge_regularly(settings.privacy.purge_interval_s), swap.carry.run()]
+    if settings.store.url is not None:
+        tasks.append(swap.follow())
+    for task in tasks:
+        stack.push_async_callback(_cancelled, asyncio.create_task(task))
+    model = swap.pair.active.spec
+    if model.calibration is None:
         _log.warning("%s carries no calibration: every request needs a threshold", model.name)
-    finder = FaceFinder(detector, embedder, pool, settings.limits, metrics)
-    eraser = Eraser(store, metrics)
-    purging = asyncio.create_task(eraser.purge_regularly(settings.privacy.purge_interval_s))
-    stack.push_async_callback(_cancelled, purging)
     _log.info("ready: %s on %s with %d cores", model.name, device, cores)
+
+
+def _services(
+    settings: Settings,
+    metrics: Metrics,
+    device: Device,
+    finder_of: Callable[[FaceEmbedder], FaceFinder],
+    swap: Swap,
+    eraser: Eraser,
+) -> Services:
+    """All that depends on which model is active, and what it works with."""
+    model = swap.pair.active
+    store = model.store
+    calibration = model.spec.calibration
+    calibrated = None if calibration is None else calibrated_by(calibration)
+    finder = finder_of(model.embedder)
     return Services(
         settings=settings,
         metrics=metrics,
         model=model,
         device=device,
-        embedder=embedder,
-        store=store,
         calibrated=calibrated,
         store_kind="server" if settings.store.url else "embedded",
         finder=finder,
         enroller=Enroller(
             finder,
-            store,
+            model,
+            swap.writer,
             None if calibrated is None else Lookalikes(store, calibrated),
             settings.enrolment,
             settings.limits.max_faces_per_person,
@@ -188,6 +232,7 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         identifier=Identifier(finder, store, calibrated, settings.decision.target_fpir, metrics),
         verifier=Verifier(finder, store, calibrated, settings.decision.target_fmr, metrics),
         eraser=eraser,
+        swap=swap,
     )
 
 
@@ -210,27 +255,22 @@ def calibrated_by(calibration: Calibration) -> Calibrated:
     )
 
 
-def store_of(
-    settings: StoreSettings,
-    embedder: Embedder,
-    observe: Callable[[bool], object] = lambda _: None,
-) -> Store:
-    """The store that the settings name, not opened yet.
+def stores_of(
+    settings: StoreSettings, observe: Callable[[bool], object] = lambda _: None
+) -> ModelStores:
+    """What the settings name, not opened yet.
 
     Args:
         observe: as of `app.store.server.connect`.
     """
     if settings.url is None:
-        return EmbeddedStore(settings.path, embedder, template, durable=settings.durable)
+        return ModelFolders(settings.path, template, durable=settings.durable)
     # Imported here: the client takes half a second to load, and most do without it.
-    from app.store.server import ServerStore, connect
+    from app.store.server import connect
+    from app.store.server_models import ServerModels
 
     api_key = settings.api_key.get_secret_value() if settings.api_key else None
     client = connect(settings.url, api_key=api_key, timeout_s=settings.timeout_s, observe=observe)
-    return ServerStore(
-        client,
-        embedder,
-        template,
-        replicas=settings.replication_factor,
-        shards=settings.shard_number,
+    return ServerModels(
+        client, template, replicas=settings.replication_factor, shards=settings.shard_number
     )

@@ -119,6 +119,19 @@ class Metrics:
             "When the last purge was complete, as a Unix time.",
             registry=self.registry,
         )
+        self.carried_faces = Gauge(
+            "faceid_carried_faces",
+            "Faces in the store of the other model: embedded, or awaiting a new photo.",
+            ["state"],
+            registry=self.registry,
+        )
+        for state in ("embedded", "awaiting"):
+            self.carried_faces.labels(state)
+        self.swap_state = Gauge(
+            "faceid_swap_state",
+            "0: one model; 1: faces are carried over to another; 2: both are equal.",
+            registry=self.registry,
+        )
         self.model_info = Gauge(
             "faceid_model_info",
             "Always 1; the labels say which embedder runs where.",

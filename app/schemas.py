@@ -214,9 +214,16 @@ class StoredFace(_FaceOfPerson):
     enrolled_at: datetime
 
 
+_AWAITING = (
+    "Faces that the model in use has no embedding of, as it replaced another and no crops of them "
+    "were kept: no search finds the person by them until their photos come again."
+)
+
+
 class PersonFaces(_Model):
     person_id: str
     faces: list[StoredFace] = Field(description="Oldest first.")
+    awaiting: list[StoredFace] = Field([], description=_AWAITING)
 
 
 class Person(_Model):
@@ -260,12 +267,29 @@ class PersonPatch(_Model):
 
 class PersonExportFace(StoredFace):
     embedding: list[float] = Field(description="Unit length.")
+    crop: str | None = Field(
+        None, description="The aligned face, PNG in base64; null where none is kept."
+    )
+
+
+class PersonExportModel(_Model):
+    """What the store of the other model holds of the person."""
+
+    model: str
+    model_weights_sha256: str
+    embeddings: dict[str, list[float]] = Field(description="By the face's id.")
+    template: list[float] | None
 
 
 class PersonExport(Person):
     """All that is stored of one person."""
 
     gallery: str
+    awaiting: list[StoredFace] = Field([], description=_AWAITING)
+    other_model: PersonExportModel | None = Field(
+        None, description="Where the embedder is being replaced."
+    )
+    crops_are_kept: bool = Field(description="Whether crops of enrolled faces are kept here.")
     faces: list[PersonExportFace] = Field(description="Oldest first.")
     template: list[float] | None = Field(
         description="Unit length; the mean of the embeddings, by which the person is found."
@@ -459,6 +483,46 @@ class DuplicateScan(_Model):
     cursor: str | None = Field(description="Ask again with it for the next part; null: the last.")
 
 
+class Model(_Model):
+    model: str
+    weights_sha256: str
+    dimension: int
+    calibration: str | None = Field(description=_CALIBRATION)
+
+
+class Carried(_Model):
+    """How far the other model's store follows the active one."""
+
+    state: Literal["none", "carrying", "complete"] = Field(
+        description="`none`: there is one model. `complete`: nobody is missing in the other one."
+    )
+    is_exact: bool = Field(description="False: `awaiting` and `lost` are being counted again.")
+    persons: int
+    total_persons: int
+    faces: int = Field(description="Embedded by the other model.")
+    total_faces: int
+    awaiting: int = Field(description="Faces without a kept crop: their photos are needed anew.")
+    lost: int = Field(description="Persons whose faces are all among them: nobody would find them.")
+
+
+class Models(_Model):
+    active: Model = Field(description="Searches and decisions use it.")
+    other: Model | None = Field(description="Is written to as well, and can take over.")
+    carried: Carried
+
+
+class AwaitingPerson(_Model):
+    person_id: str
+    face_count: int = Field(description="Faces that are embedded.")
+    awaiting: list[str] = Field(description="Ids of those that are not.")
+
+
+class AwaitingPage(_Model):
+    persons: list[AwaitingPerson]
+    scanned: int = Field(description="Persons looked at in this call.")
+    cursor: str | None = Field(description="Ask again with it for the next part; null: the last.")
+
+
 class Liveness(_Model):
     status: Literal["alive"] = "alive"
 
@@ -466,6 +530,7 @@ class Liveness(_Model):
 class Readiness(_Model):
     status: Literal["ready"] = "ready"
     model: str
+    other_model: str | None = Field(None, description="That faces are being carried over to.")
     calibration: str | None = Field(
         description=_CALIBRATION + " Null: every request needs a threshold."
     )

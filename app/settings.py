@@ -3,6 +3,8 @@
 `FACEID_STORE__PATH=/data` sets `store.path`, and so on. Nothing here is read at import time.
 """
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Literal, Self
 
@@ -64,6 +66,39 @@ class StoreSettings(_Section):
         description="Embedded store: an acknowledged write survives a power cut (false: it "
         "survives only a crash of the process, and writes are some milliseconds faster).",
     )
+    keep_crops: bool = Field(
+        False,
+        description="Keep the aligned crop of each enrolled face, encrypted, so that another "
+        "embedder can take over without new photos.",
+    )
+    crops_key: SecretStr | None = Field(
+        None, description="Key of the crops: 32 bytes in base64 (`openssl rand -base64 32`)."
+    )
+
+    @model_validator(mode="after")
+    def _crops_have_a_key(self) -> Self:
+        if self.keep_crops and self.crops_key is None:
+            raise ValueError(
+                "KEEP_CROPS needs CROPS_KEY; `openssl rand -base64 32` makes one. Keep it: without "
+                "it the crops are of no use"
+            )
+        if self.crops_key is not None:
+            if not self.keep_crops:
+                raise ValueError("CROPS_KEY is of no use without KEEP_CROPS=true")
+            self.crops_key_bytes()
+        return self
+
+    def crops_key_bytes(self) -> bytes | None:
+        """The key, 32 bytes; None where no crops are kept."""
+        if self.crops_key is None:
+            return None
+        try:
+            key = base64.b64decode(self.crops_key.get_secret_value(), validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) != 32:
+            raise ValueError("CROPS_KEY must be 32 bytes in base64, as `openssl rand -base64 32`")
+        return key
 
 
 class DecisionSettings(_Section):

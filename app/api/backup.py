@@ -9,7 +9,6 @@ from app.api.auditing import audited, note
 from app.api.deps import Injected
 from app.api.problems import responses
 from app.api.security import requires
-from app.store import Embedder
 from app.store.backup import write_backup
 
 router = APIRouter(prefix="/backup", tags=["backup"])
@@ -32,11 +31,9 @@ async def backup(services: Injected) -> StreamingResponse:
     is no backup; the last line tells, which is the digest of all others."""
     await services.store.check()
     note(galleries="all")
-    model = services.model
-    embedder = Embedder(model.name, model.dimension, model.weights_sha256)
     name = f"faceid-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl.gz"
     return StreamingResponse(
-        write_backup(services.store, embedder),
+        write_backup(services.store, services.model.identity),
         media_type="application/gzip",
         headers={
             "Content-Disposition": f'attachment; filename="{name}"',

@@ -86,6 +86,17 @@ async def read_body(request: Request, limits: LimitSettings) -> Body:
     return body
 
 
+async def read_binary(request: Request, limits: LimitSettings) -> bytes:
+    """
+    Raises:
+        BodyTooLarge, ClientDisconnected: as in `read_body`.
+        UnsupportedMediaType: not application/octet-stream.
+    """
+    if _media_type(request) != "application/octet-stream":
+        raise UnsupportedMediaType("Send the file as application/octet-stream.")
+    return await _read(request, limits.max_body_bytes)
+
+
 async def _read(request: Request, limit: int) -> bytes:
     chunks = []
     size = 0
@@ -258,6 +269,13 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """OpenAPI request body of the calls that use `read_model`."""
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def binary_body(description: str) -> dict[str, Any]:
+    """OpenAPI request body of the calls that use `read_binary`."""
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    body = {"required": True, "description": description}
+    return {"requestBody": body | {"content": {"application/octet-stream": schema}}}
 
 
 def one_image() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the routers are given: the application's services and the request's images."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -9,36 +9,45 @@ from fastapi import Depends, Query, Request
 from app.api.bodies import Body, read_body
 from app.decision.calibrated import Calibrated
 from app.inference.device import Device
-from app.inference.embedder import FaceEmbedder
 from app.metrics import Metrics
-from app.models.spec import EmbedderSpec
 from app.schemas import Box, DetectedFace, Quality
 from app.services.enrol import Enroller
 from app.services.erasure import Eraser
 from app.services.faces import Choice, Face, FaceFinder
 from app.services.identify import Identifier
+from app.services.models import Model
+from app.services.swap import Swap
 from app.services.verify import Verifier
+from app.services.writes import PersonWriter
 from app.settings import Settings
 from app.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a request may need, built once in the application's lifespan."""
+    """Everything a request may need; built anew when another model becomes active."""
 
     settings: Settings
     metrics: Metrics
-    model: EmbedderSpec
+    model: Model
     calibrated: Calibrated | None
     device: Device
-    embedder: FaceEmbedder
-    store: Store
     store_kind: Literal["embedded", "server"]
     finder: FaceFinder
     enroller: Enroller
     identifier: Identifier
     verifier: Verifier
     eraser: Eraser
+    swap: Swap
+
+    @property
+    def store(self) -> Store:
+        """To read from; `writer` writes."""
+        return self.model.store
+
+    @property
+    def writer(self) -> PersonWriter:
+        return self.swap.writer
 
     @property
     def calibration(self) -> str | None:
@@ -46,9 +55,13 @@ class Services:
         return None if self.calibrated is None else self.calibrated.id
 
 
-async def _services(request: Request) -> Services:
+async def _services(request: Request) -> AsyncIterator[Services]:
     services: Services = request.app.state.services
-    return services
+    services.model.users += 1
+    try:
+        yield services
+    finally:
+        services.model.users -= 1
 
 
 Injected = Annotated[Services, Depends(_services)]

@@ -53,5 +53,5 @@ async def embed(services: Injected, body: Images) -> schemas.EmbedAnswer:
         for face in faces
     ]
     return schemas.EmbedAnswer(
-        faces=answers, model=services.model.name, timings_ms=timings.milliseconds()
+        faces=answers, model=services.model.spec.name, timings_ms=timings.milliseconds()
     )

@@ -60,7 +60,7 @@ async def put_gallery(
         services.calibrated.check(targets.target_fpir, targets.target_fmr)
     chosen = Targets(targets.target_fpir, targets.target_fmr)
     await check_gallery(services.store, gallery, services.settings.limits)
-    await services.store.set_targets(gallery, chosen)
+    await services.writer.set_targets(gallery, chosen)
     return _gallery(gallery, await services.store.size(gallery), chosen)
 
 

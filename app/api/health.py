@@ -27,10 +27,14 @@ async def ready(request: Request, services: Injected) -> schemas.Readiness:
     """The embedder embeds, the store answers and belongs to this embedder, and it stays."""
     if request.app.state.draining:
         raise NotReady("The service is about to stop; send requests to another one.")
-    services.embedder.check()
-    await services.store.check()
+    pair = services.swap.pair
+    for model in (pair.active, pair.other):
+        if model is not None:
+            model.embedder.check()
+            await model.store.check()
     return schemas.Readiness(
-        model=services.model.name,
+        model=pair.active.spec.name,
+        other_model=None if pair.other is None else pair.other.spec.name,
         calibration=services.calibration,
         device=services.device,
         store=services.store_kind,
@@ -42,6 +46,8 @@ async def metrics(services: Injected) -> Response:
     collected = services.metrics
     try:
         galleries = await services.store.galleries()
+        carried = (await services.swap.carry.sizes())[1]
+        collected.carried_faces.labels("embedded").set(carried.faces)
     except StoreUnavailable:
         galleries = {}
         collected.store_up.set(0)
@@ -54,5 +60,5 @@ async def metrics(services: Injected) -> Response:
         label = gallery if position < _MOST_GALLERIES else _OTHERS
         collected.gallery_persons.labels(label).inc(galleries[gallery].persons)
         collected.gallery_faces.labels(label).inc(galleries[gallery].faces)
-    collected.queue_depth.set(services.embedder.waiting)
+    collected.queue_depth.set(services.model.embedder.waiting)
     return Response(generate_latest(collected.registry), media_type=CONTENT_TYPE_LATEST)

@@ -65,7 +65,7 @@ async def identify(
         faces=[_identified(face, decision) for face, decision in decided],
         gallery_size=rule.gallery_size,
         target_fpir=rule.target_fpir,
-        model=services.model.name,
+        model=services.model.spec.name,
         calibration=services.calibration,
         timings_ms=timings.milliseconds(),
     )

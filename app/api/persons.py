@@ -1,5 +1,6 @@
 """Persons and their enrolled faces."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -13,11 +14,11 @@ from app.api.deps import Images, Injected, Which, box_of, quality_of
 from app.api.problems import responses
 from app.api.security import requires
 from app.decision.gate import Gate
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, PersonNotFound
 from app.schemas import FaceId, InGallery, PersonId
 from app.services.capacity import check_capacity
 from app.settings import Concern
-from app.store import Consent, Face, Person
+from app.store import Consent, Face, Person, records
 
 router = APIRouter(prefix="/persons", tags=["persons"], dependencies=[requires("enrol")])
 access = APIRouter(prefix="/persons", tags=["persons"], dependencies=[requires("admin")])
@@ -153,7 +154,7 @@ async def patch_person(
         consent["reference"] = patch.consent_reference
     if "expires_at" in patch.model_fields_set:
         consent["expires_at"] = patch.expires_at
-    person = await services.store.update_person(
+    person = await services.writer.update_person(
         gallery, person_id, patch.metadata, limits.max_metadata_bytes, consent
     )
     return _person(person)
@@ -178,20 +179,41 @@ async def delete_person(
 async def export_person(
     person_id: PersonId, services: Injected, response: Response, gallery: InGallery = "default"
 ) -> schemas.PersonExport:
-    """For the person's right of access: metadata, faces with their embeddings, times, model. It is
-    biometric data; photos are not stored, so there are none in it."""
-    stored = await services.store.export(gallery, person_id)
+    """For the person's right of access: metadata, faces with their embeddings, times, model; the
+    kept crops, and what another model has of them. It is biometric data; photos are not stored, so
+    there are none in it."""
+    pair = services.swap.pair
+    stored = await pair.active.store.export(gallery, person_id)
+    faces = [face.face_id for face in (*stored.faces, *stored.awaiting)]
+    crops = await services.writer.crops.png(gallery, person_id, faces)
+    other = None
+    if pair.other is not None:
+        with suppress(PersonNotFound):
+            held = await pair.other.store.export(gallery, person_id)
+            other = schemas.PersonExportModel(
+                model=pair.other.spec.name,
+                model_weights_sha256=pair.other.spec.weights_sha256,
+                embeddings=dict(
+                    zip((f.face_id for f in held.faces), held.embeddings.tolist(), strict=True)
+                ),
+                template=None if held.template is None else held.template.tolist(),
+            )
     response.headers["Content-Disposition"] = 'attachment; filename="person.json"'
     return schemas.PersonExport(
         **dict(_person(stored.person)),
         gallery=gallery,
         faces=[
-            schemas.PersonExportFace(**dict(_face(face)), embedding=embedding)
+            schemas.PersonExportFace(
+                **dict(_face(face)), embedding=embedding, crop=crops.get(face.face_id)
+            )
             for face, embedding in zip(stored.faces, stored.embeddings.tolist(), strict=True)
         ],
         template=None if stored.template is None else stored.template.tolist(),
-        model=services.model.name,
-        model_weights_sha256=services.model.weights_sha256,
+        awaiting=[_face(face) for face in stored.awaiting],
+        other_model=other,
+        crops_are_kept=services.writer.crops.are_kept,
+        model=pair.active.spec.name,
+        model_weights_sha256=pair.active.spec.weights_sha256,
         exported_at=datetime.now(UTC),
     )
 
@@ -200,8 +222,15 @@ async def export_person(
 async def list_faces(
     person_id: PersonId, services: Injected, gallery: InGallery = "default"
 ) -> schemas.PersonFaces:
-    faces = await services.store.faces(gallery, person_id)
-    return schemas.PersonFaces(person_id=person_id, faces=[_face(face) for face in faces])
+    stored = await services.store.stored(gallery, person_id)
+    if stored is None:
+        raise PersonNotFound(gallery, person_id)
+    held = records.enrolled(stored.payload)
+    return schemas.PersonFaces(
+        person_id=person_id,
+        faces=[_face(face) for face in held.faces],
+        awaiting=[_face(face) for face in held.awaiting],
+    )
 
 
 @router.delete(
@@ -215,7 +244,7 @@ async def delete_face(
     person_id: PersonId, face_id: FaceId, services: Injected, gallery: InGallery = "default"
 ) -> None:
     """The person stays, even without any face."""
-    await services.store.delete_face(gallery, person_id, face_id)
+    await services.writer.delete_face(gallery, person_id, face_id)
 
 
 def _person(person: Person) -> schemas.Person:

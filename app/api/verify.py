@@ -86,6 +86,6 @@ async def verify(
         probability=verification.probability,
         prior=prior,
         boxes=[box_of(tuple(f.detection.box)) for f in verification.faces],
-        model=services.model.name,
+        model=services.model.spec.name,
         calibration=services.calibration,
     )

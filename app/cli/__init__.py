@@ -14,6 +14,7 @@ from app.cli.client import Service
 from app.cli.command import run
 from app.cli.erasure import erasures, purge
 from app.cli.keys import keys
+from app.cli.model import model
 from app.cli.options import URL, Face, Gallery, Key, Local, Url
 from app.cli.output import complain, progress_bar, say, table
 from app.cli.persons import persons
@@ -35,6 +36,7 @@ app.add_typer(persons, name="persons")
 app.add_typer(store, name="store")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
+app.add_typer(model, name="model")
 for command in (identify, verify, duplicates, purge, erasures):
     app.command()(command)
 

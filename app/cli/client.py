@@ -54,12 +54,14 @@ class Service:
         path: str,
         params: Mapping[str, str | int | float | None] | None = None,
         images: Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None = None,
+        body: bytes | None = None,
     ) -> dict[str, Any]:
         """One request, repeated while the service is busy or the connection breaks.
 
         Args:
             params: a value of None is left out.
             images: by field, which may come several times.
+            body: instead of images, as it is.
 
         Raises:
             Refused: it was answered with an error.
@@ -67,11 +69,14 @@ class Service:
             Unknown: without a valid API key.
         """
         given = {name: value for name, value in (params or {}).items() if value is not None}
+        kind = None if body is None else {"Content-Type": "application/octet-stream"}
         wait = 0.0
         for attempt in range(_TRIES):
             await asyncio.sleep(wait)
             try:
-                answer = await self._http.request(method, path, params=given, files=images)
+                answer = await self._http.request(
+                    method, path, params=given, files=images, content=body, headers=kind
+                )
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 # A service that was there may be restarting; one that never was is not.
                 if not self._answered or attempt >= _RECONNECTS:

@@ -55,13 +55,14 @@ def migrate(
     async def move() -> None:
         from app.store.transfer import StoreSource, compare_searches, copy, verify
 
-        embedder, settings = _configured()
+        configured, settings = _configured()
         if not _is_address(source) and not Path(source).is_dir():
             raise InvalidSettings(f"There is no folder {source}.")
         async with (
-            _opened(_at(settings, source), embedder) as old,
-            _opened(_at(settings, destination), embedder) as new,
+            _opened(_at(settings, source), configured) as (embedder, old),
+            _opened(_at(settings, destination), embedder) as (its, new),
         ):
+            _require_same(embedder, its)
             sizes = await old.galleries()
             faces = sum(size.faces for size in sizes.values())
             started = time.monotonic()
@@ -151,8 +152,8 @@ async def _pieces(url: str, key: str | None, local: bool) -> AsyncIterator[bytes
         return
     from app.store.backup import write_backup
 
-    embedder, settings = _configured()
-    async with _opened(settings, embedder) as opened:
+    configured, settings = _configured()
+    async with _opened(settings, configured) as (embedder, opened):
         async for piece in write_backup(opened, embedder):
             yield piece
 
@@ -174,12 +175,12 @@ def restore(
         from app.store.receipts import erasures_since
         from app.store.transfer import WithoutErased, copy, verify
 
-        embedder, settings = _configured()
+        configured, settings = _configured()
         with _seekable(file) as opened_file:
             saved = Backup(opened_file)
-            if problem := saved.mismatch(embedder):
-                raise StoreMismatch(problem)
-            async with _opened(settings, embedder) as empty:
+            async with _opened(settings, configured) as (embedder, empty):
+                if problem := saved.mismatch(embedder):
+                    raise StoreMismatch(problem)
                 source = WithoutErased(saved, await erasures_since(empty.receipts))
                 started = time.monotonic()
                 with progress_bar(saved.faces, "faces") as advance:
@@ -224,22 +225,38 @@ def _configured() -> tuple["Embedder", "StoreSettings"]:
     return embedder, settings.store.model_copy(update=patient)
 
 
-@asynccontextmanager
-async def _opened(settings: "StoreSettings", embedder: "Embedder") -> AsyncIterator["Store"]:
-    from app.main import store_of
+def _require_same(embedder: "Embedder", other: "Embedder") -> None:
+    from app.errors import StoreMismatch
+    from app.store.records import other_model
 
-    opened = store_of(settings, embedder)
+    if embedder != other:
+        raise StoreMismatch(other_model(other, embedder, "the destination"))
+
+
+@asynccontextmanager
+async def _opened(
+    settings: "StoreSettings", configured: "Embedder"
+) -> AsyncIterator[tuple["Embedder", "Store"]]:
+    """The store of the model that is active there, and which one that is."""
+    from app.main import stores_of
+
+    stores = stores_of(settings)
+    opened = None
     try:
         try:
+            chosen = await stores.open(configured)
+            opened = stores.store(chosen.active)
             await opened.open()
         except StoreLocked:
             raise StoreLocked(
                 f"A service is using the store in {settings.path}. Stop it, run this again and "
                 "start it afterwards. (`faceid store backup` without --local needs no stop.)"
             ) from None
-        yield opened
+        yield chosen.active, opened
     finally:
-        await opened.close()
+        if opened is not None:
+            await opened.close()
+        await stores.close()
 
 
 @contextmanager

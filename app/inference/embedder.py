@@ -28,6 +28,9 @@ class Embedding(NamedTuple):
 
 class FaceEmbedder(Protocol):
     @property
+    def spec(self) -> EmbedderSpec: ...
+
+    @property
     def on_this_core(self) -> Callable[[Image], Embedding] | None:
         """Embeds a face in the thread that calls it; None where that would gain nothing."""
         ...
@@ -72,7 +75,8 @@ class CpuEmbedder:
         Raises:
             InvalidModel: as in `open_session`.
         """
-        self._narrow, self.spec = open_session(path, EmbedderSpec, "cpu", 1, sha256)
+        self._narrow, spec = open_session(path, EmbedderSpec, "cpu", 1, sha256)
+        self.spec: EmbedderSpec = spec
         self._wide, _ = open_session(path, EmbedderSpec, "cpu", cores, sha256)
         self._pool = pool
 
@@ -123,7 +127,8 @@ class CudaEmbedder:
         Raises:
             InvalidModel, DeviceUnavailable: as in `open_session`.
         """
-        self._session, self.spec = open_session(path, EmbedderSpec, "cuda", 1, sha256)
+        self._session, spec = open_session(path, EmbedderSpec, "cuda", 1, sha256)
+        self.spec: EmbedderSpec = spec
         for size in batch_sizes(max_batch):
             embed_batch(self._session, [np.zeros((112, 112, 3), np.uint8)] * size)
         self._batcher = Batcher(

@@ -24,8 +24,10 @@ from app.inference.embedder import Embedding, FloatArray
 from app.metrics import Metrics
 from app.services.faces import Choice, Face, FaceFinder
 from app.services.lookalikes import Lookalike, Lookalikes
+from app.services.models import Model
+from app.services.writes import NewFaces, PersonWriter
 from app.settings import Concern, EnrolmentSettings
-from app.store import Consent, Store
+from app.store import Consent
 from app.store import Face as StoredFace
 
 _FACES = uuid.UUID("8ab6ad21-1d0f-4a5c-9a42-2d5e2f6c0f5b")
@@ -71,7 +73,8 @@ class Enroller:
     def __init__(
         self,
         finder: FaceFinder,
-        store: Store,
+        model: Model,
+        writer: PersonWriter,
         lookalikes: Lookalikes | None,
         settings: EnrolmentSettings,
         max_faces_per_person: int,
@@ -79,10 +82,12 @@ class Enroller:
     ) -> None:
         """
         Args:
+            model: that the finder embeds with.
             lookalikes: None for an embedder without calibration, which cannot say who is alike.
         """
         self._finder = finder
-        self._store = store
+        self._model = model
+        self._writer = writer
         self._lookalikes = lookalikes
         self._settings = settings
         self._max_faces_per_person = max_faces_per_person
@@ -121,7 +126,8 @@ class Enroller:
         gate = gate or self._settings.gate
         outcomes = await asyncio.gather(*(self._examine(image, choice, gate) for image in images))
         examined = dict(enumerate(outcomes))
-        enrolled = (await self._store.embeddings(gallery, [person_id])).get(person_id)
+        store = self._model.store
+        enrolled = (await store.embeddings(gallery, [person_id])).get(person_id)
         self._compare(examined, enrolled, on_inconsistent or self._settings.on_inconsistent)
 
         rejected = [
@@ -133,13 +139,13 @@ class Enroller:
             self._metrics.failed_enrolments.labels(rejection.error.code).inc()
         # By the face's id: an image that came twice is one face.
         faces: dict[str, EnrolledFace] = {}
-        vectors: dict[str, FloatArray] = {}
+        candidates: dict[str, _Candidate] = {}
         now = datetime.now(UTC)
         for i, outcome in examined.items():
             if isinstance(outcome, _Candidate):
                 stored = _stored(gallery, person_id, images[i], outcome, now)
                 faces[stored.face_id] = EnrolledFace(stored, outcome.warnings)
-                vectors[stored.face_id] = outcome.embedding.vector
+                candidates[stored.face_id] = outcome
         if not faces:
             raise NoFaceEnrolled(
                 "None of the images could be used; `rejected` says why.",
@@ -148,19 +154,20 @@ class Enroller:
                     for r in rejected
                 ],
             )
-        embeddings = np.stack(list(vectors.values()))
+        embedded = {face_id: found.embedding for face_id, found in candidates.items()}
+        embeddings = np.stack([embedding.vector for embedding in embedded.values()])
         duplicates = []
         if enrolled is None:
             duplicates = await self._duplicates(
                 gallery, person_id, embeddings, on_duplicate or self._settings.on_duplicate
             )
-        count = await self._store.enrol(
-            gallery,
-            person_id,
-            [face.stored for face in faces.values()],
-            embeddings,
-            self._max_faces_per_person,
-            consent,
+        new = NewFaces(
+            {face_id: face.stored for face_id, face in faces.items()},
+            {face_id: found.face.crop for face_id, found in candidates.items()},
+            {self._model.spec.weights_sha256: embedded},
+        )
+        count = await self._writer.enrol(
+            gallery, person_id, new, self._max_faces_per_person, consent
         )
         for face in faces.values():
             for warning in face.warnings:

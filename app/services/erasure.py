@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,7 +13,9 @@ import numpy as np
 
 from app.errors import FaceIdError, PersonNotFound
 from app.metrics import Metrics
-from app.store import Receipt, Store
+from app.services.models import Pair
+from app.services.writes import PersonWriter
+from app.store import FloatArray, Receipt, Store
 from app.store.receipts import person_digest
 
 _log = logging.getLogger(__name__)
@@ -38,8 +41,8 @@ class Purge:
 
 
 class Eraser:
-    def __init__(self, store: Store, metrics: Metrics) -> None:
-        self._store = store
+    def __init__(self, writer: PersonWriter, metrics: Metrics) -> None:
+        self._writer = writer
         self._metrics = metrics
         self._purging = asyncio.Lock()
 
@@ -66,7 +69,7 @@ class Eraser:
         async with self._purging:
             now = datetime.now(UTC)
             erased = []
-            for gallery in await self._store.galleries():
+            for gallery in await self._pair.active.store.galleries():
                 for person_id in await self._expired(gallery, now):
                     try:
                         erased.append(await self._erase(gallery, person_id, "expired", now))
@@ -75,7 +78,7 @@ class Eraser:
             purge = Purge(
                 persons=len(erased),
                 faces=sum(receipt.faces_deleted for receipt in erased),
-                galleries=await self._store.vacuum(),
+                galleries=await self._writer.vacuum(),
             )
         self._metrics.vacuumed_galleries.inc(purge.galleries)
         self._metrics.last_purge.set(time.time())
@@ -101,11 +104,15 @@ class Eraser:
                 _log.error("not purged, will be tried again", exc_info=error)
             await asyncio.sleep(interval)
 
+    @property
+    def _pair(self) -> Pair:
+        return self._writer.models.pair
+
     async def _expired(self, gallery: str, now: datetime) -> list[str]:
         found: list[str] = []
         cursor = None
         while True:
-            page = await self._store.persons(gallery, _PAGE, cursor)
+            page = await self._pair.active.store.persons(gallery, _PAGE, cursor)
             found += [person.person_id for person in page.persons if person.has_expired(now)]
             cursor = page.cursor
             if cursor is None:
@@ -119,11 +126,14 @@ class Eraser:
         reason: Literal["request", "expired"],
         expired_by: datetime | None,
     ) -> Receipt:
-        stored = await self._store.export(gallery, person_id)
-        probes = stored.embeddings
-        if stored.template is not None:
-            probes = np.concatenate([stored.template[None], probes])
-        receipts = self._store.receipts
+        pair = self._pair
+        probes = [(pair.active.store, await _probes(pair.active.store, gallery, person_id))]
+        if pair.other is not None:
+            with suppress(PersonNotFound):
+                probes.append(
+                    (pair.other.store, await _probes(pair.other.store, gallery, person_id))
+                )
+        receipts = pair.active.store.receipts
         receipt = Receipt(
             receipt_id=str(uuid.uuid4()),
             gallery=gallery,
@@ -134,24 +144,32 @@ class Eraser:
         )
         await receipts.put(receipt)
         try:
-            faces = await self._store.delete_person(gallery, person_id, expired_by=expired_by)
+            faces = await self._writer.delete_person(gallery, person_id, expired_by=expired_by)
         except PersonNotFound:
             await receipts.put(replace(receipt, state="abandoned"))
             raise
         erased_at = datetime.now(UTC)
         found = 0
-        if len(probes):
-            nearest = await self._store.search(gallery, probes, _NEIGHBOURS, exact=True)
-            found = sum(any(n.person_id == person_id for n in near) for near in nearest)
+        for store, rows in probes:
+            if len(rows):
+                nearest = await store.search(gallery, rows, _NEIGHBOURS, exact=True)
+                found += sum(any(n.person_id == person_id for n in near) for near in nearest)
         receipt = replace(
             receipt,
             state="erased",
             erased_at=erased_at,
             faces_deleted=faces,
-            probes=len(probes),
+            probes=sum(len(rows) for _, rows in probes),
             found=found,
         )
         await receipts.put(receipt)
         self._metrics.erased_persons.labels(reason).inc()
         self._metrics.erased_faces.labels(reason).inc(faces)
         return receipt
+
+
+async def _probes(store: Store, gallery: str, person_id: str) -> FloatArray:
+    stored = await store.export(gallery, person_id)
+    if stored.template is None:
+        return stored.embeddings
+    return np.concatenate([stored.template[None], stored.embeddings])

@@ -1,6 +1,6 @@
 """What the service asks of a store of faces; the engines are beside this file."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol, TypedDict
@@ -86,12 +86,14 @@ class Export(NamedTuple):
         faces: oldest first.
         embeddings: (m, d) float32, row i of `faces[i]`.
         template: (d,) float32, by which the person is found; None without faces.
+        awaiting: faces of which there is no embedding by this model.
     """
 
     person: Person
     faces: list[Face]
     embeddings: FloatArray
     template: FloatArray | None
+    awaiting: list[Face]
 
 
 class Page(NamedTuple):
@@ -119,6 +121,10 @@ class StoredPerson(NamedTuple):
 
     payload: Mapping[str, Any]
     template: FloatArray | None
+
+
+# What is stored of a person, None of nobody, to what is to be stored instead.
+Revise = Callable[[StoredPerson | None], Awaitable[StoredPerson | None]]
 
 
 class StoredPage(NamedTuple):
@@ -334,6 +340,20 @@ class Store(Protocol):
 
         Raises:
             InvalidEmbedding: a template as in `enrol`.
+        """
+        ...
+
+    async def stored(self, gallery: str, person_id: str) -> StoredPerson | None:
+        """One of `export_persons`; None of nobody."""
+        ...
+
+    async def revise(self, gallery: str, person_id: str, revise: Revise) -> None:
+        """Put what `revise` makes of a person in their place; None removes them.
+
+        Where the store is shared, `revise` is called again if somebody else has changed the
+        person meanwhile. Who deletes a person while it is at work is not undone: what it then
+        returns is not stored. Within one process the caller sees to it that nobody else
+        changes the person.
         """
         ...
 

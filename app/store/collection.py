@@ -35,6 +35,7 @@ class QdrantCollection:
         embedder: whose embeddings it must hold.
         replicas: copies of every point when it is created.
         shards: over which its points are spread then; None: as the server does by itself.
+        may_open: False: it is not known yet whether it is to be made.
     """
 
     def __init__(
@@ -44,12 +45,15 @@ class QdrantCollection:
         embedder: Embedder,
         replicas: int,
         shards: int | None,
+        *,
+        may_open: bool = True,
     ) -> None:
         self.name = name
         self._client = client
         self._embedder = embedder
         self._replicas = replicas
         self._shards = shards
+        self._may_open = may_open
         self._ready = False
         self._preparing: asyncio.Task[None] | None = None
 
@@ -80,6 +84,8 @@ class QdrantCollection:
             ) from error
 
     async def _prepare(self) -> None:
+        if not self._may_open:
+            raise StoreUnavailable("The Qdrant server has not said yet which models there are.")
         await self._create()
         await self._require_same_model()
         for field, schema in _INDEXES.items():

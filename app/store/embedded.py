@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from app.errors import FaceIdError, StoreUnavailable
+from app.errors import FaceIdError, PersonNotFound, StoreUnavailable
 from app.store import records
 from app.store.base import (
     Consent,
@@ -34,6 +34,8 @@ from app.store.base import (
     Neighbour,
     Page,
     Person,
+    Receipts,
+    Revise,
     StoredPage,
     StoredPerson,
     Targets,
@@ -91,13 +93,22 @@ class EmbeddedStore:
         fuse: makes a person's template.
         durable: acknowledge a write only when it survives power loss. Without it a write
             still survives the end of the process.
+        receipts: of erasures; None: in a file in the folder.
     """
 
-    def __init__(self, path: Path, embedder: Embedder, fuse: Fuse, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        embedder: Embedder,
+        fuse: Fuse,
+        *,
+        durable: bool = True,
+        receipts: Receipts | None = None,
+    ) -> None:
         self._embedder = embedder
         self._durable = durable
         self._galleries = Galleries(path, embedder, fuse)
-        self.receipts = FileReceipts(path / "erasures.jsonl")
+        self.receipts = receipts or FileReceipts(path / "erasures.jsonl")
         self._searches: dict[str, list[_Search]] = {}
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         # Held by whoever is in the engine: the worker, or the event loop for a short read.
@@ -227,6 +238,22 @@ class EmbeddedStore:
             (galleries.get(gallery) or galleries.create(gallery)).import_persons(persons)
 
         await self._write(gallery, import_)
+
+    async def stored(self, gallery: str, person_id: str) -> StoredPerson | None:
+        def stored() -> StoredPerson | None:
+            shard = self._galleries.get(gallery)
+            return None if shard is None else shard.stored(person_id)
+
+        return await self._read(gallery, stored)
+
+    async def revise(self, gallery: str, person_id: str, revise: Revise) -> None:
+        before = await self.stored(gallery, person_id)
+        after = await revise(before)
+        if after is None:
+            with suppress(PersonNotFound):
+                await self.delete_person(gallery, person_id)
+        elif after is not before:
+            await self.import_persons(gallery, [after])
 
     async def person(self, gallery: str, person_id: str) -> Person:
         return await self._read(

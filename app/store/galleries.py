@@ -15,7 +15,7 @@ from typing import IO
 from app.errors import InvalidRequest, PersonNotFound, StoreUnavailable
 from app.store.base import Embedder, Fuse, GallerySize, Targets
 from app.store.files import lock_folder, readable_by_others, size_on_disk, sync
-from app.store.rewrite import Rewrite, recover
+from app.store.rewrite import FORMER, Rewrite, recover
 from app.store.seal import break_seal, is_sealed, seal
 from app.store.shard import Shard
 from app.store.shard import create as create_shard
@@ -30,6 +30,11 @@ _MIN_FREE_BYTES = 256 * 2**20
 
 _GALLERY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NEW = ".new-"
+
+
+def is_gallery(name: str) -> bool:
+    """Whether a folder of this name is a gallery, or one that is being replaced."""
+    return _GALLERY.fullmatch(name.removeprefix(FORMER)) is not None
 
 
 class Galleries:

@@ -156,10 +156,15 @@ def check_embeddings(embeddings: FloatArray, count: int | None, dimension: int) 
 
 
 class Enrolled(NamedTuple):
-    """A person's faces, oldest first; row i of (m, d) float32 is face i's."""
+    """A person's faces, oldest first; row i of (m, d) float32 is face i's.
+
+    `awaiting` are those that the model has not embedded, as no crop of them was kept when it took
+    over from another: the person is not found by them before their photos come again.
+    """
 
     faces: list[Face]
     embeddings: FloatArray
+    awaiting: list[Face]
 
     def merged(self, faces: Sequence[Face], embeddings: FloatArray) -> "Enrolled":
         """With these faces too; one that is there already is replaced."""
@@ -168,20 +173,25 @@ class Enrolled(NamedTuple):
         rows = embeddings if not kept else np.concatenate([self.embeddings[kept], embeddings])
         merged = [*(self.faces[i] for i in kept), *faces]
         order = sorted(range(len(merged)), key=lambda i: (merged[i].enrolled_at, merged[i].face_id))
-        return Enrolled([merged[i] for i in order], rows[order])
+        awaiting = [face for face in self.awaiting if face.face_id not in coming]
+        return Enrolled([merged[i] for i in order], rows[order], awaiting)
 
     def without(self, face_id: str) -> "Enrolled":
         kept = [i for i, face in enumerate(self.faces) if face.face_id != face_id]
-        return Enrolled([self.faces[i] for i in kept], self.embeddings[kept])
+        awaiting = [face for face in self.awaiting if face.face_id != face_id]
+        return Enrolled([self.faces[i] for i in kept], self.embeddings[kept], awaiting)
+
+    def holds(self, face_id: str) -> bool:
+        return any(face.face_id == face_id for face in (*self.faces, *self.awaiting))
 
     def payload(self) -> dict[str, Any]:
         # One text each, which an engine passes over ten times faster than over nested values
         # when it reads a payload for one of its fields. Compressed, as it is read in searches.
-        details = json.dumps([_details(face) for face in self.faces], separators=(",", ":"))
         return {
             "face_count": len(self.faces),
-            "faces": base64.b64encode(zlib.compress(details.encode(), 1)).decode(),
+            "faces": _packed(self.faces),
             "embeddings": base64.b64encode(self.embeddings.tobytes()).decode(),
+            "awaiting": _packed(self.awaiting) if self.awaiting else None,
         }
 
 
@@ -221,7 +231,7 @@ def to_size(face_counts: Iterable[tuple[Any, int]]) -> GallerySize:
 
 
 def enrolled(payload: Mapping[str, Any]) -> Enrolled:
-    return Enrolled(to_faces(payload), to_embeddings(payload))
+    return Enrolled(to_faces(payload), to_embeddings(payload), to_awaiting(payload))
 
 
 def to_embeddings(payload: Mapping[str, Any]) -> FloatArray:
@@ -243,15 +253,30 @@ def _details(face: Face) -> dict[str, Any]:
     }
 
 
+def _packed(faces: Sequence[Face]) -> str:
+    details = json.dumps([_details(face) for face in faces], separators=(",", ":"))
+    return base64.b64encode(zlib.compress(details.encode(), 1)).decode()
+
+
 def to_faces(payload: Mapping[str, Any]) -> list[Face]:
     """The faces in a person's payload, oldest first."""
+    return _unpacked(payload["faces"], payload["person_id"])
+
+
+def to_awaiting(payload: Mapping[str, Any]) -> list[Face]:
+    """Of `Enrolled`."""
+    packed = payload.get("awaiting")
+    return [] if packed is None else _unpacked(packed, payload["person_id"])
+
+
+def _unpacked(packed: str, person_id: str) -> list[Face]:
     faces = []
-    for details in json.loads(zlib.decompress(base64.b64decode(payload["faces"]))):
+    for details in json.loads(zlib.decompress(base64.b64decode(packed))):
         x, y, width, height = details["box"]
         faces.append(
             Face(
                 face_id=details["face_id"],
-                person_id=payload["person_id"],
+                person_id=person_id,
                 box=(x, y, width, height),
                 detection_score=details["detection_score"],
                 quality=details["quality"],
@@ -271,7 +296,7 @@ def person_payload(person_id: str, now: datetime) -> dict[str, Any]:
         "metadata": "{}",
         "created_at": now.isoformat(),
         "updated_at": now.isoformat(),
-        **Enrolled([], np.empty((0, 0), np.float32)).payload(),
+        **Enrolled([], np.empty((0, 0), np.float32), []).payload(),
     }
 
 
@@ -316,7 +341,8 @@ def to_templates(points: Iterable[tuple[Any, Any]], dimension: int) -> tuple[lis
 def to_export(payload: Mapping[str, Any], vector: Any) -> Export:
     """From a whole point."""
     template = np.array(vector[VECTOR], np.float32) if vector else None
-    return Export(to_person(payload), *enrolled(payload), template)
+    held = enrolled(payload)
+    return Export(to_person(payload), held.faces, held.embeddings, template, held.awaiting)
 
 
 def neighbours(
@@ -404,12 +430,15 @@ def mismatch(payload: Mapping[str, Any], embedder: Embedder, where: str) -> str 
     if payload.get("format") != FORMAT:
         return other_format(where)
     stored = Embedder(payload["model"], payload["dimension"], payload["weights_sha256"])
-    if stored == embedder:
-        return None
+    return None if stored == embedder else other_model(stored, embedder, where)
+
+
+def other_model(stored: Embedder, configured: Embedder, where: str) -> str:
+    """What to tell the operator where the faces of two models would mix."""
     return (
         f"The faces in {where} were embedded by {_describe(stored)}, but the configured model is "
-        f"{_describe(embedder)}. Configure the former model again, or give this one a store of "
-        "its own and enrol the photos anew."
+        f"{_describe(configured)}. Configure the former model again and replace it by `faceid "
+        "model swap`, or give this one a store of its own and enrol the photos anew."
     )
 
 

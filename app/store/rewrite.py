@@ -16,7 +16,7 @@ from app.store.shard import PointId, Shard, add_segments, create
 
 # Persons in one slice: 2 ms, for which a search may have to wait.
 _SLICE = 32
-_FORMER = ".former-"
+FORMER = ".former-"
 
 
 class Rewrite:
@@ -41,7 +41,7 @@ class Rewrite:
         self._fuse = fuse
         self._offset: PointId | None = None
         self._has_begun = self._is_flushed = False
-        self._former = folder.with_name(f"{_FORMER}{folder.name}")
+        self._former = folder.with_name(f"{FORMER}{folder.name}")
 
     def begin(self, shard: Shard) -> None:
         self.shard = shard
@@ -117,8 +117,8 @@ class Rewrite:
 
 def recover(path: Path) -> None:
     """Finish, or undo, what a crash left of a replacement in the folder of a store."""
-    for former in path.glob(f"{_FORMER}*"):
-        gallery = path / former.name.removeprefix(_FORMER)
+    for former in path.glob(f"{FORMER}*"):
+        gallery = path / former.name.removeprefix(FORMER)
         if gallery.exists():
             shutil.rmtree(former)
         else:

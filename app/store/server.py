@@ -35,6 +35,8 @@ from app.store.base import (
     Neighbour,
     Page,
     Person,
+    Receipts,
+    Revise,
     StoredPage,
     StoredPerson,
     Targets,
@@ -109,6 +111,8 @@ class ServerStore:
         replicas: copies of every point when the collection is created. A write waits for all
             of them, so that a deletion is seen by the next search wherever it goes.
         shards: over which its points are spread; None: as many as the server thinks fit.
+        receipts: of erasures; None: in a collection named after this one.
+        may_open: False: every call raises `StoreUnavailable`.
     """
 
     def __init__(
@@ -120,12 +124,16 @@ class ServerStore:
         collection: str = "faceid",
         replicas: int = 1,
         shards: int | None = None,
+        receipts: Receipts | None = None,
+        may_open: bool = True,
     ) -> None:
         self._client = client
         self._embedder = embedder
         self._fuse = fuse
-        self._collection = QdrantCollection(client, collection, embedder, replicas, shards)
-        self.receipts = ServerReceipts(client, f"{collection}-erasures", replicas)
+        self._collection = QdrantCollection(
+            client, collection, embedder, replicas, shards, may_open=may_open
+        )
+        self.receipts = receipts or ServerReceipts(client, f"{collection}-erasures", replicas)
         self._sizes: dict[str, tuple[float, GallerySize]] = {}
         self._targets: dict[str, tuple[float, Targets]] = {}
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -302,12 +310,7 @@ class ServerStore:
         points, following = await self._scroll(
             gallery, limit, cursor, _matches("kind", "person"), fields=True, vectors=True
         )
-        persons = []
-        for point in points:
-            payload = point.payload or {}
-            shared = {name: value for name, value in payload.items() if name not in _OWN_FIELDS}
-            persons.append(records.to_stored(shared, point.vector))
-        return StoredPage(persons, following)
+        return StoredPage([_stored(point) for point in points], following)
 
     async def import_persons(self, gallery: str, persons: Sequence[StoredPerson]) -> None:
         records.check_templates(persons, self._embedder.dimension)
@@ -323,6 +326,45 @@ class ServerStore:
         async with self._collection.connected() as client:
             await client.upsert(self._collection.name, points, ordering=_STRONG)
         self._sizes.pop(gallery, None)
+
+    async def stored(self, gallery: str, person_id: str) -> StoredPerson | None:
+        found = await self._whole(_person_point(gallery, person_id))
+        return None if found is None else _stored(found)
+
+    async def revise(self, gallery: str, person_id: str, revise: Revise) -> None:
+        point = _person_point(gallery, person_id)
+        for turn in range(1, _TURNS + 1):
+            found = await self._whole(point)
+            stored = None if found is None else _stored(found)
+            record = None if found is None else found.payload or {}
+            if record is None:
+                # Somebody without faces holds the place: a deletion takes them away, and what
+                # follows finds nobody to write over.
+                record = records.person_payload(person_id, datetime.now(UTC)) | {
+                    "kind": "person",
+                    "gallery": gallery,
+                }
+                version = await self._swap(point, None, record, {})
+                if version is None:
+                    continue
+                record |= {"version": version, "former_versions": []}
+            try:
+                revised = await revise(stored)
+            except BaseException:
+                if stored is None:
+                    await self._delete(point, record["version"])
+                raise
+            if revised is None:
+                await self._delete(point, record["version"])
+                return
+            if revised is stored:
+                return
+            after = {**revised.payload, "kind": "person", "gallery": gallery}
+            if await self._swap(point, record, after, records.stored_vectors(revised)):
+                self._sizes.pop(gallery, None)
+                return
+            await asyncio.sleep(random.uniform(0, turn * _TURN_S))
+        raise StoreUnavailable(f"Person {person_id!r} is being changed too often.")
 
     async def person(self, gallery: str, person_id: str) -> Person:
         return records.to_person(await self._record(gallery, person_id, records.PERSON_FIELDS))
@@ -362,7 +404,7 @@ class ServerStore:
     ) -> int:
         point = _person_point(gallery, person_id)
         record = await self._record(gallery, person_id, expired_by is not None or ["face_count"])
-        selector: models.PointsSelector = models.PointIdsList(points=[point])
+        version = None
         if expired_by is not None:
             records.check_expired_by(record, gallery, expired_by)
             if record.get("claimed_until", 0.0) > time.time():
@@ -372,15 +414,21 @@ class ServerStore:
             version = await self._swap(point, record, claimed, None)
             if version is None:
                 raise PersonNotFound(gallery, person_id)
-            conditions = [models.HasIdCondition(has_id=[point]), _matches("version", version)]
-            selector = models.FilterSelector(filter=models.Filter(must=conditions))
-        async with self._collection.connected() as client:
-            await client.delete(self._collection.name, selector, ordering=_STRONG)
+        await self._delete(point, version)
         self._sizes.pop(gallery, None)
         if expired_by is not None and await self._retrieve([point], ["person_id"]):
             raise PersonNotFound(gallery, person_id)
         count: int = record["face_count"]
         return count
+
+    async def _delete(self, point: str, version: str | None) -> None:
+        """Delete a point; with a version, only if it is still that one."""
+        selector: models.PointsSelector = models.PointIdsList(points=[point])
+        if version is not None:
+            conditions = [models.HasIdCondition(has_id=[point]), _matches("version", version)]
+            selector = models.FilterSelector(filter=models.Filter(must=conditions))
+        async with self._collection.connected() as client:
+            await client.delete(self._collection.name, selector, ordering=_STRONG)
 
     async def vacuum(self) -> int:
         return 0  # the server's optimiser drops what is deleted when it thinks fit
@@ -389,10 +437,10 @@ class ServerStore:
         def remove(record: dict[str, Any] | None) -> tuple[dict[str, Any], records.Enrolled]:
             if record is None:
                 raise PersonNotFound(gallery, person_id)
-            enrolled = records.enrolled(record).without(face_id)
-            if len(enrolled.faces) == record["face_count"]:
+            enrolled = records.enrolled(record)
+            if not enrolled.holds(face_id):
                 raise FaceNotFound(gallery, person_id, face_id)
-            return record, enrolled
+            return record, enrolled.without(face_id)
 
         await self._change(gallery, person_id, remove)
 
@@ -414,9 +462,11 @@ class ServerStore:
             for turn in range(1, _TURNS + 1):
                 before = next(iter(await self._retrieve([point], True)), None)
                 after, enrolled = change(before)
+                vectors = None
                 if enrolled is not None:
                     after = after | enrolled.payload()
-                if await self._swap(point, before, after, enrolled):
+                    vectors = records.vectors(enrolled, self._fuse)
+                if await self._swap(point, before, after, vectors):
                     self._sizes.pop(gallery, None)
                     return after
                 await asyncio.sleep(random.uniform(0, turn * _TURN_S))
@@ -427,9 +477,13 @@ class ServerStore:
         point: str,
         before: dict[str, Any] | None,
         after: dict[str, Any],
-        enrolled: records.Enrolled | None,
+        vectors: dict[str, Any] | None,
     ) -> str | None:
-        """Write `after` if the point is still as it was `before`; its version if it was."""
+        """Write `after` if the point is still as it was `before`; its version if it was.
+
+        Args:
+            vectors: None leaves them as they are.
+        """
         version = uuid4().hex
         after = after | {"version": version, "former_versions": []}
         mode, unchanged = models.UpdateMode.INSERT_ONLY, models.Filter()
@@ -442,10 +496,9 @@ class ServerStore:
                 _matches("version", before["version"]),
             ]
         async with self._collection.connected() as client:
-            if enrolled is None:  # the template stays as it is
+            if vectors is None:
                 await client.set_payload(self._collection.name, after, unchanged, ordering=_STRONG)
             else:
-                vectors = records.vectors(enrolled, self._fuse)
                 await client.upsert(
                     self._collection.name,
                     [models.PointStruct(id=point, vector=vectors, payload=after)],
@@ -465,6 +518,11 @@ class ServerStore:
         for payload in await self._retrieve([_person_point(gallery, person_id)], fields):
             return payload
         raise PersonNotFound(gallery, person_id)
+
+    async def _whole(self, point: str) -> models.Record | None:
+        async with self._collection.connected() as client:
+            found = await client.retrieve(self._collection.name, [point], with_vectors=True)
+        return found[0] if found else None
 
     async def _retrieve(self, points: list[str], fields: list[str] | bool) -> list[dict[str, Any]]:
         """The payloads of those that are there."""
@@ -507,6 +565,12 @@ class ServerStore:
                 with_vectors=vectors,
             )
         return points, None if following is None else records.encode_cursor(gallery, following)
+
+
+def _stored(point: models.Record) -> StoredPerson:
+    payload = point.payload or {}
+    shared = {name: value for name, value in payload.items() if name not in _OWN_FIELDS}
+    return records.to_stored(shared, point.vector)
 
 
 def _person_point(gallery: str, person_id: str) -> str:

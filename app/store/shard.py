@@ -318,12 +318,13 @@ class Shard:
 
     def delete_face(self, person_id: str, face_id: str) -> None:
         record = self._require(person_id)
-        enrolled = records.enrolled(record).without(face_id)
-        if len(enrolled.faces) == record["face_count"]:
+        before = records.enrolled(record)
+        if not before.holds(face_id):
             raise FaceNotFound(self._gallery, person_id, face_id)
+        enrolled = before.without(face_id)
         self.note_remains()
         self._put(record, enrolled)
-        self._resize(0, -1)
+        self._resize(0, len(enrolled.faces) - len(before.faces))
 
     # Persons.
 
@@ -362,6 +363,10 @@ class Shard:
         )
         persons = [records.to_stored(point.payload or {}, point.vector) for point in points]
         return StoredPage(persons, self._cursor(following))
+
+    def stored(self, person_id: str) -> StoredPerson | None:
+        found = self._engine.retrieve([records.point_id(person_id)], True, True)
+        return records.to_stored(found[0].payload or {}, found[0].vector) if found else None
 
     def import_persons(self, persons: Sequence[StoredPerson]) -> None:
         records.check_templates(persons, self._embedder.dimension)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import uvloop
 
-from tests.abuse import calls, crash, disks, images, overload, schema, shutdown, soak
+from tests.abuse import calls, crash, disks, images, overload, schema, shutdown, soak, swap
 from tests.abuse.load import NO_ANSWER, Load
 from tests.abuse.service import Service, serving
 
@@ -118,3 +118,11 @@ def test_a_damaged_file_is_noticed(tmp_path: Path) -> None:
     outcomes, wrong = disks.damaged_store(tmp_path, damages=2, seed=0)
     assert wrong == []
     assert outcomes.total() == 2
+
+
+def test_an_embedder_is_replaced_under_load_and_over_a_kill(tmp_path: Path) -> None:
+    found = swap.swap(tmp_path, faces=40, seconds=1)
+    assert not found.failed
+    assert set(found.others) <= {200, 201}
+    assert found.resumed_at >= found.killed_at > 0
+    assert (found.lost, found.back, found.not_equal) == ([], [], 0)

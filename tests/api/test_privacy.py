@@ -257,6 +257,7 @@ def test_an_export_holds_everything_that_is_stored(
     (face,) = export["faces"]
     (embedded,) = client.post("/embed", files={"image": hopper}).json()["faces"]
     assert face.pop("embedding") == pytest.approx(embedded["embedding"], abs=1e-6)
+    assert (export["crops_are_kept"], face.pop("crop")) == (False, None)
     assert client.get("/persons/grace/faces", params=here).json()["faces"] == [face]
     assert export["template"] == pytest.approx(embedded["embedding"], abs=1e-6)
     ready = client.get("/health/ready").json()

@@ -20,9 +20,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from app.main import store_of
-from app.settings import StoreSettings
-from app.store import Embedder, Face, FloatArray
+from app.decision.fusion import template
+from app.store import EmbeddedStore, Embedder, Face, FloatArray
 
 DIMENSION = 128
 PROBES = 200
@@ -57,8 +56,7 @@ def disk_bytes(folder: Path) -> Counter[str]:
 async def measure(persons: int, faces: int, folder: Path) -> tuple[Counter[str], dict[str, float]]:
     embedder = Embedder("bench", DIMENSION, "0" * 64)
     rng = np.random.default_rng(0)
-    settings = StoreSettings(path=folder, durable=False)
-    store = store_of(settings, embedder)
+    store = EmbeddedStore(folder, embedder, template, durable=False)
     await store.open()
 
     async def enrol(person: int, rows: FloatArray) -> None:
@@ -84,7 +82,7 @@ async def measure(persons: int, faces: int, folder: Path) -> tuple[Counter[str],
     # Opened again: what is only the filling's goes, and segments are in their final form.
     await store.close()
     before = resident_bytes("RssAnon"), resident_bytes("RssFile")
-    store = store_of(settings, embedder)
+    store = EmbeddedStore(folder, embedder, template, durable=False)
     await store.open()
     times = []
     for probe in unit_vectors(rng, PROBES):

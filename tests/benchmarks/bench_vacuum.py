@@ -25,6 +25,7 @@ from app.metrics import Metrics
 from app.services.erasure import Eraser
 from app.store import EmbeddedStore, Embedder, FloatArray, records
 from tests.benchmarks.bench_store import BLOCK, FACES_PER_PERSON, GALLERY, fill, timed, unit
+from tests.stores import writer_of
 
 DIMENSION = 128
 ROUNDS = 8
@@ -83,7 +84,7 @@ async def measure(path: Path, faces: int, console: Console) -> None:
     assert await vacuum == 1
     seconds = time.perf_counter() - start
 
-    eraser = Eraser(store, Metrics())
+    eraser = Eraser(writer_of(store), Metrics())
     samples["erasure with receipt"] = []
     for number in range(2, 2 + ERASURES):
         await timed(

@@ -19,7 +19,7 @@ from app.store.receipts import erasures_since
 from app.store.transfer import StoreSource, WithoutErased, copy, verify
 from tests.contract.conftest import Make, NeedsServer
 from tests.contract.test_transfer import WAYS, bits, exported, fill, ignore
-from tests.stores import EMBEDDER, enrol, face, unit
+from tests.stores import EMBEDDER, enrol, face, unit, writer_of
 
 pytestmark = [
     pytest.mark.anyio,
@@ -62,7 +62,7 @@ async def test_a_restore_leaves_out_who_was_erased_since(make: Make, engine: str
         await enrol(source, "default", f"person-{number}", number)
     await enrol(source, "other", "person-1", 1)
     content = Backup(io.BytesIO(await saved(source)))
-    eraser = Eraser(source, Metrics())
+    eraser = Eraser(writer_of(source), Metrics())
     await eraser.erase("default", "person-1")
     await eraser.erase("default", "person-2")
     # Enrolled anew, and backed up again: the erasure is of the record before.

@@ -68,7 +68,8 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Path
 
 def contents(path: Path, embedder: Embedder) -> dict[str, Contents]:
     async def read() -> dict[str, Contents]:
-        store = EmbeddedStore(path, embedder, template)
+        folder = path / f"model.{embedder.weights_sha256[:12]}"
+        store = EmbeddedStore(folder if folder.is_dir() else path, embedder, template)
         await store.open()
         found = await StoreSource(store).contents()
         await store.close()

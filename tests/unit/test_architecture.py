@@ -17,11 +17,11 @@ ALLOWED = {
     "app.models": set(),
     "app.auth": {"app.errors", "app.files"},
     "app.audit": {"app.errors", "app.files"},
-    "app.store": {"app.errors"},
+    "app.store": {"app.errors", "app.files"},
     "app.inference": {"app.errors", "app.vision", "app.models"},
     "app.services": {
         "app.errors", "app.inference", "app.store", "app.decision", "app.vision", "app.settings",
-        "app.metrics", "app.tracing",
+        "app.metrics", "app.models", "app.tracing",
     },
     "training": {"app.errors", "app.vision", "app.decision", "app.models"},
 }  # fmt: skip

@@ -15,7 +15,7 @@ from app.metrics import Metrics
 from app.services.erasure import Eraser
 from app.store import Consent, EmbeddedStore
 from app.store.receipts import erasures_since
-from tests.stores import embedded, enrol, unit
+from tests.stores import embedded, enrol, unit, writer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ async def store(tmp_path: Path) -> AsyncIterator[EmbeddedStore]:
 
 @pytest.fixture
 def eraser(store: EmbeddedStore) -> Eraser:
-    return Eraser(store, Metrics())
+    return Eraser(writer_of(store), Metrics())
 
 
 async def test_the_receipt_is_there_before_anything_is_deleted(

@@ -18,12 +18,13 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from app.decision.fusion import template
 from app.errors import PersonNotFound, StoreMismatch, StoreUnavailable
-from app.main import store_of
+from app.main import stores_of
 from app.metrics import Metrics
 from app.services.erasure import Eraser
 from app.settings import StoreSettings
 from app.store import Consent, Embedder, Face, GallerySize, Store, Targets, server
 from app.store.server import ServerStore, connect
+from tests.stores import writer_of
 
 pytestmark = [
     pytest.mark.anyio,
@@ -149,13 +150,16 @@ async def test_copies_and_shards_are_those_of_the_settings(
     monkeypatch.setattr(client, "create_collection", create)
     monkeypatch.setattr(server, "connect", lambda *_, **__: client)
     settings = StoreSettings(url="http://server", replication_factor=2, shard_number=6)
-    store = store_of(settings, EMBEDDER)
-    await store.open()
-    await store.receipts.key()
-    assert made["faceid"]["shard_number"] == 6
-    for wanted in made.values():  # that of the receipts too
+    stores = stores_of(settings)
+    await stores.open(EMBEDDER)
+    await stores.store(EMBEDDER).open()
+    await stores.receipts.key()
+    await stores.keep(EMBEDDER, b"a model")
+    faces = f"faceid-{EMBEDDER.weights_sha256[:12]}"
+    assert made[faces]["shard_number"] == 6
+    for wanted in made.values():  # those of the receipts and of the models too
         assert wanted["replication_factor"] == wanted["write_consistency_factor"] == 2
-    assert len(made) == 2
+    assert set(made) == {faces, "faceid-erasures", "faceid-models"}
 
 
 async def test_a_caller_who_goes_away_does_not_stop_the_others(
@@ -292,7 +296,9 @@ async def test_replicas_that_purge_together_erase_everybody_once(
         await replicas[0].enrol("default", f"person-{number}", [FACE], ROW, 5)
         await replicas[0].update_person("default", f"person-{number}", {}, 100, over)
     await replicas[0].enrol("default", "stays", [FACE], ROW, 5)
-    done = await asyncio.gather(*(Eraser(store, Metrics()).purge() for store in replicas))
+    done = await asyncio.gather(
+        *(Eraser(writer_of(store), Metrics()).purge() for store in replicas)
+    )
     assert sum(purge.persons for purge in done) == 12
     receipts = await replicas[1].receipts.all()
     erased = [receipt for receipt in receipts if receipt.state == "erased"]

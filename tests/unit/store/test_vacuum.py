@@ -196,13 +196,13 @@ async def test_a_crash_between_the_renames_is_mended(
 ) -> None:
     await enrol(store, "default", "ada")
     await store.close()
-    (path / "default").rename(path / f"{rewrites._FORMER}default")
+    (path / "default").rename(path / f"{rewrites.FORMER}default")
     if replaced:
         other = embedded(path)
         recover(path)
         await other.open()
         await other.close()
-        (path / f"{rewrites._FORMER}default").mkdir()
+        (path / f"{rewrites.FORMER}default").mkdir()
     store = embedded(path)
     await store.open()
     assert await store.size("default") == GallerySize(1, 1)

@@ -1,0 +1,22 @@
+"""Work that is done to its end, also where the caller goes away."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Finishing:
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def do(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def all_done(self) -> None:
+        """Wait for what is being done."""
+        await asyncio.gather(*self._running, return_exceptions=True)
