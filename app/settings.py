@@ -176,7 +176,7 @@ class LimitSettings(_Section):
     )
     max_faces_per_person: int = Field(100, ge=1, le=10_000, description="Enrolled faces.")
     max_galleries: int = Field(
-        1000, ge=1, description="Galleries, those that hold nobody any more among them."
+        1000, ge=1, description="Galleries, emptied ones among them until the next purge."
     )
     max_persons_per_gallery: int = Field(1_000_000, ge=1, description="Persons of one gallery.")
     max_faces_per_gallery: int = Field(5_000_000, ge=1, description="Faces of one gallery.")

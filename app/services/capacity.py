@@ -46,5 +46,5 @@ async def check_gallery(store: Store, gallery: str, limits: LimitSettings) -> No
     if gallery not in names and len(names) >= limits.max_galleries:
         raise TooManyGalleries(
             f"There is no gallery {gallery!r}, and {len(names)} are there; {limits.max_galleries} "
-            "are allowed. Use one of these; emptied ones count."
+            "are allowed. Use one of these, or empty one: it goes with the next purge."
         )

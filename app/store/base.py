@@ -417,8 +417,8 @@ class Store(Protocol):
         ...
 
     async def vacuum(self) -> int:
-        """Remove from disk what is deleted but still lies in the files; it can take a while,
-        and all else goes on meanwhile.
+        """Remove from disk what is deleted but still lies in the files, and galleries that hold
+        nobody and have no targets; it can take a while, and all else goes on meanwhile.
 
         Returns:
             How many galleries were written anew; 0 where the engine cleans up by itself.

@@ -9,6 +9,7 @@ acknowledged when the log is on disk, and the writes that were waiting together 
 """
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -306,7 +307,11 @@ class EmbeddedStore:
     async def vacuum(self) -> int:
         rewritten = 0
         for gallery in list(self._galleries.sizes):
-            rewritten += await self._rewrite(gallery)
+            empty = await self._submit(None, partial(self._galleries.drop_empty, gallery))
+            if empty is None:
+                rewritten += await self._rewrite(gallery)
+            else:
+                await asyncio.to_thread(shutil.rmtree, empty)
         return rewritten
 
     async def _rewrite(self, gallery: str) -> bool:

@@ -173,6 +173,22 @@ class Galleries:
             with suppress(BaseException):
                 shard.close()
 
+    def drop_empty(self, name: str) -> Path | None:
+        """Close a gallery that holds nobody and has no targets, and take its folder away; the
+        folder's new name, to be removed, or None where it stays."""
+        if self.sizes[name].persons or self.targets[name] != Targets():
+            return None
+        shard = self.get(name)
+        if shard is None:
+            return None
+        del self.open[name]
+        shard.close()
+        folder = self._unused_folder()
+        (self._path / name).rename(folder)
+        sync(self._path)
+        del self.sizes[name], self.targets[name]
+        return folder
+
     def rewrite(self, name: str) -> Rewrite:
         """One that has not begun."""
         return Rewrite(self._path / name, self._unused_folder(), self._embedder, self._fuse)

@@ -94,6 +94,21 @@ async def test_the_bytes_of_a_deleted_face_leave_the_files(
     await store.close()
 
 
+async def test_an_emptied_gallery_leaves_the_disk(store: EmbeddedStore, path: Path) -> None:
+    for gallery in ("emptied", "aimed", "peopled"):
+        await enrol(store, gallery, "ada", 1)
+    await store.set_targets("aimed", Targets(target_fpir=0.02))
+    for gallery in ("emptied", "aimed"):
+        await store.delete_person(gallery, "ada")
+    await store.vacuum()
+    assert await store.gallery_names() == {"aimed", "peopled"}
+    assert {entry.name for entry in path.iterdir() if entry.is_dir()} == {"aimed", "peopled"}
+    assert await store.size("emptied") == GallerySize(0, 0)
+    await enrol(store, "emptied", "ada", 1)
+    store = await reopened(store, path)
+    assert await store.size("emptied") == GallerySize(1, 1)
+
+
 async def test_writes_during_a_vacuum_are_kept(
     store: EmbeddedStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
