@@ -1,4 +1,7 @@
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -98,3 +101,17 @@ def test_an_operator_from_elsewhere(embedder: onnx.ModelProto, tmp_path: Path) -
     onnx.save(embedder, tmp_path / "x.onnx")
     with pytest.raises(InvalidModel, match="elsewhere"):
         open_session(tmp_path / "x.onnx", EmbedderSpec, "cpu", 1)
+
+
+@pytest.mark.parametrize("package", ["app", "training"])
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path, package: str) -> None:
+    kept = {k: v for k, v in os.environ.items() if k not in {"ORT_DISABLE_TELEMETRY", "CI"}}
+    script = (
+        f"import {package}, onnxruntime, time\n"
+        f"onnxruntime.InferenceSession({str(SHIPPED_DETECTOR)!r})\n"
+        "time.sleep(0.5)"
+    )
+    environment = kept | {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    # It would keep there what is still to be sent.
+    assert list(tmp_path.rglob("*")) == []
