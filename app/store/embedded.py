@@ -289,12 +289,12 @@ class EmbeddedStore:
     async def delete_person(
         self, gallery: str, person_id: str, *, expired_by: datetime | None = None
     ) -> int:
-        return await self._write(
-            gallery,
-            lambda: self._galleries.of_person(gallery, person_id).delete_person(
-                person_id, expired_by
-            ),
-        )
+        def delete() -> int:
+            shard = self._galleries.of_person(gallery, person_id)
+            self._galleries.require_space_to_delete()
+            return shard.delete_person(person_id, expired_by)
+
+        return await self._write(gallery, delete)
 
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
         def delete() -> None:

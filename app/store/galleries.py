@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 _MAX_OPEN = 16
 # The engine maps files of 32 MiB and dies of SIGBUS where the disk has no room behind them.
 _MIN_FREE_BYTES = 256 * 2**20
+# A deletion may begin a page of some of them.
+_FREE_BYTES_TO_DELETE = 2**20
 
 _GALLERY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NEW = ".new-"
@@ -214,3 +216,10 @@ class Galleries:
     def require_space(self, more: int = 0) -> None:
         if shutil.disk_usage(self._path).free < _MIN_FREE_BYTES + more:
             raise StoreUnavailable(f"The disk of {self._path} is full; nothing was stored.")
+
+    def require_space_to_delete(self) -> None:
+        if shutil.disk_usage(self._path).free < _FREE_BYTES_TO_DELETE:
+            raise StoreUnavailable(
+                f"The disk of {self._path} is full to the last byte; nothing was deleted. Make some "
+                "room first."
+            )

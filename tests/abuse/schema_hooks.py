@@ -81,13 +81,15 @@ def after_call(_: object, case: schemathesis.Case, response: schemathesis.Respon
 def filter_failure(
     _: object, failure: Exception, case: schemathesis.Case, response: schemathesis.Response
 ) -> bool:
-    """Whether it is one. Three are not:
+    """Whether it is one. Four are not:
 
-    a rate that the calibration does not know, which no schema can say and the answer does; a form
-    with an empty array in it, which is sent as nothing, and so is not wrong; and a person who was
+    a rate that the calibration does not know, which no schema can say and the answer does; bytes
+    that are no model, likewise; a form with an empty array in it, which is sent as nothing, and so
+    is not wrong; and a person who was
     deleted and has been enrolled since, which only the time of the record tells.
     """
-    if response.status_code == 422 and response.json()["code"] == "unsupported_target":
+    unforeseen = {"unsupported_target", "unusable_model"}
+    if response.status_code == 422 and response.json()["code"] in unforeseen:
         return False
     form = case.body if case.media_type == "multipart/form-data" else None
     if isinstance(form, dict) and [] in form.values():
