@@ -369,7 +369,7 @@ class PersonWriter:
         awaiting.sort(key=lambda face: (face.enrolled_at, face.face_id))
         translated = records.Enrolled([], rows[:0], awaiting).merged(embedded, rows)
         return StoredPerson(
-            {**wanted.payload, **translated.payload()},
+            translated.into(wanted.payload),
             template(translated.embeddings) if embedded else None,
         )
 

@@ -184,14 +184,17 @@ class Enrolled(NamedTuple):
     def holds(self, face_id: str) -> bool:
         return any(face.face_id == face_id for face in (*self.faces, *self.awaiting))
 
-    def payload(self) -> dict[str, Any]:
+    def into(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A person's payload with these faces."""
         # One text each, which an engine passes over ten times faster than over nested values
         # when it reads a payload for one of its fields. Compressed, as it is read in searches.
+        awaiting = {"awaiting": _packed(self.awaiting)} if self.awaiting else {}
         return {
+            **{name: value for name, value in record.items() if name != "awaiting"},
             "face_count": len(self.faces),
             "faces": _packed(self.faces),
             "embeddings": base64.b64encode(self.embeddings.tobytes()).decode(),
-            "awaiting": _packed(self.awaiting) if self.awaiting else None,
+            **awaiting,
         }
 
 
@@ -291,13 +294,13 @@ def person_payload(person_id: str, now: datetime) -> dict[str, Any]:
     """Of a new person, who has no faces yet."""
     # Metadata is kept as text: a payload would turn large integers into floats and
     # refuse a lone surrogate, and the caller's JSON must come back as it was.
-    return {
+    record = {
         "person_id": person_id,
         "metadata": "{}",
         "created_at": now.isoformat(),
         "updated_at": now.isoformat(),
-        **Enrolled([], np.empty((0, 0), np.float32), []).payload(),
     }
+    return Enrolled([], np.empty((0, 0), np.float32), []).into(record)
 
 
 def to_person(payload: Mapping[str, Any]) -> Person:

@@ -464,7 +464,7 @@ class ServerStore:
                 after, enrolled = change(before)
                 vectors = None
                 if enrolled is not None:
-                    after = after | enrolled.payload()
+                    after = enrolled.into(after)
                     vectors = records.vectors(enrolled, self._fuse)
                 if await self._swap(point, before, after, vectors):
                     self._sizes.pop(gallery, None)

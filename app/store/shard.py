@@ -435,7 +435,7 @@ class Shard:
         point = edge.Point(
             point_id,
             records.vectors(enrolled, self._fuse),
-            record | enrolled.payload(),
+            enrolled.into(record),
         )
         self._write(
             edge.UpdateOperation.upsert_points([point]), [point_id], 1 + len(enrolled.faces)

@@ -83,6 +83,8 @@ async def replicas(client: AsyncQdrantClient) -> AsyncIterator[list[Replica]]:
     for replica in made:
         await replica.swap.open()
     yield made
+    for replica in made:
+        await replica.stores.close()
     pool.close()
 
 
@@ -130,6 +132,7 @@ async def test_one_that_starts_later_takes_the_model_from_the_server(
     late = Replica(client, pool, SHIPPED_EMBEDDER)
     await late.swap.open()
     assert late.names() == ("sface-arcface", "sface-2021dec")
+    await late.stores.close()
     pool.close()
 
 
