@@ -220,6 +220,6 @@ class Galleries:
     def require_space_to_delete(self) -> None:
         if shutil.disk_usage(self._path).free < _FREE_BYTES_TO_DELETE:
             raise StoreUnavailable(
-                f"The disk of {self._path} is full to the last byte; nothing was deleted. Make some "
-                "room first."
+                f"The disk of {self._path} is full to the last byte; nothing was deleted. Make "
+                "some room first."
             )
