@@ -146,12 +146,17 @@ async def test_a_full_disk_refuses_writes_and_serves_reads(
 ) -> None:
     await enrol(store, "default", "ada")
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(galleries.shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1, 1))
+    free = 2**21
+    monkeypatch.setattr(galleries.shutil, "disk_usage", lambda _: usage(10**9, 0, free))
     with pytest.raises(StoreUnavailable, match="full"):
         await enrol(store, "default", "bob")
     assert await store.size("default") == GallerySize(1, 1)
     assert len((await store.search("default", unit(1), 5))[0]) == 1
     await store.check()
+    free = 1
+    with pytest.raises(StoreUnavailable, match="last byte"):
+        await store.delete_person("default", "ada")
+    free = 2**21
     await store.delete_person("default", "ada")  # which is how room is made
 
 
