@@ -1,6 +1,6 @@
 """Checksums of a gallery's files, taken when it is closed and compared before it is opened again.
 
-The engine has none of its own: it loads what is damaged, and writes to it as it does. The seal is
+The engine has no checksums: it loads what is damaged, and writes to it as it does. The seal is
 broken before a gallery is opened, so one without a seal was in use when its process ended.
 """
 
@@ -12,6 +12,9 @@ from app.errors import StoreUnavailable
 from app.store.files import blocks, sync
 
 _SEAL = ".seal"
+_CHECKPOINT = ".checkpoint"
+# Who is in a segment. The engine only appends to it, and takes the end for what a crash cut off.
+_LISTS = "segments/*/mutable_id_tracker.*"
 
 
 def seal(folder: Path) -> None:
@@ -60,6 +63,31 @@ def break_seal(folder: Path) -> None:
     if (folder / _SEAL).exists():
         (folder / _SEAL).unlink()
         sync(folder)
+
+
+def note_checkpoint(folder: Path) -> None:
+    """Of an open gallery whose files have just been flushed: what they cannot fall short of."""
+    sizes = {
+        file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.glob(_LISTS)
+    }
+    new = folder / f"{_CHECKPOINT}-new"
+    new.write_text(json.dumps(sizes))
+    new.replace(folder / _CHECKPOINT)
+
+
+def check_checkpoint(folder: Path) -> None:
+    """
+    Raises:
+        StoreUnavailable: a file is shorter than it was at the last checkpoint.
+    """
+    try:
+        sizes = json.loads((folder / _CHECKPOINT).read_bytes())
+    except (OSError, ValueError):  # a power cut can leave it empty
+        return
+    for name, size in sizes.items():
+        file = folder / name
+        if not file.exists() or file.stat().st_size < size:
+            raise damaged(folder, f"{name} is shorter than it was")
 
 
 def damaged(folder: Path, what: str) -> StoreUnavailable:

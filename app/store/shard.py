@@ -52,6 +52,7 @@ from app.store.base import (
 )
 from app.store.files import sync
 from app.store.scan import ScanThreads, engine_threads, scan_threads
+from app.store.seal import note_checkpoint
 
 # Probes of one scan, which is up to twice as fast as one scan each; the GIL is held for all of it.
 _BATCH = 16
@@ -200,6 +201,7 @@ class Shard:
     def flush(self) -> None:
         """Make all of it durable; what the log holds need not be replayed any more."""
         self._engine.flush()
+        note_checkpoint(self._folder)
         self.unflushed = 0
 
     def checkpoint(self) -> None:

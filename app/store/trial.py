@@ -16,7 +16,7 @@ from app.errors import StoreMismatch
 from app.store import records
 from app.store.base import Embedder, Fuse
 from app.store.files import blocks
-from app.store.seal import damaged
+from app.store.seal import check_checkpoint, damaged
 from app.store.shard import Shard
 
 _PAGE = 1000
@@ -35,6 +35,7 @@ def try_out(folder: Path, scratch: Path, embedder: Embedder, fuse: Fuse) -> None
         StoreMismatch: as of `Shard`.
         OSError.
     """
+    check_checkpoint(folder)
     try:
         _copy(folder, scratch)
         problem = _tried(scratch, embedder, fuse)

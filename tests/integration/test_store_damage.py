@@ -127,6 +127,8 @@ async def test_a_file_that_was_not_there_is_noticed(path: Path) -> None:
         (lose, "deleted/flags_a.dat"),
         (lose, "mutable_id_tracker.versions"),
         (zero, "mutable_id_tracker.mappings"),
+        (cut, "mutable_id_tracker.mappings"),
+        (cut, "mutable_id_tracker.versions"),
         (cut, "segment.json"),
         (lose, "edge_config.json"),
     ],
