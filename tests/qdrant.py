@@ -41,6 +41,14 @@ async def _describe(twin: AsyncQdrantClient, name: str, _: Any) -> Any:
     return await twin.get_collection(name)
 
 
+async def _aliases(twin: AsyncQdrantClient, _: str, __: Any) -> Any:
+    return await twin.get_aliases()
+
+
+async def _alias(twin: AsyncQdrantClient, _: str, body: Any) -> Any:
+    return await twin.update_collection_aliases(models.ChangeAliasesOperation(**body).actions)
+
+
 async def _index(_: AsyncQdrantClient, __: str, ___: Any) -> Any:
     return _UPDATED  # the twin has none
 
@@ -97,6 +105,8 @@ async def _query(twin: AsyncQdrantClient, name: str, body: Any) -> Any:
 
 _COLLECTION = "/collections/{name}"
 _CALLS: list[tuple[str, str, _Handler]] = [
+    ("GET", "/aliases", _aliases),
+    ("POST", "/collections/aliases", _alias),
     ("GET", f"{_COLLECTION}/exists", _exists),
     ("PUT", _COLLECTION, _create),
     ("GET", _COLLECTION, _describe),
@@ -118,7 +128,7 @@ def _route(twin: AsyncQdrantClient, method: str, path: str, handler: _Handler) -
             body = await request.body()
         except ClientDisconnect:
             return JSONResponse({}, 400)  # nobody reads it
-        name = request.path_params["name"]
+        name = request.path_params.get("name", "")
         try:
             result = await handler(twin, name, await request.json() if body else None)
         except ValueError as error:  # what the twin says of a collection
