@@ -1,22 +1,12 @@
 """What all tests share: photos that come with the repository, and the larger data beside it."""
 
-import ctypes
 import os
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 PHOTOS = Path(__file__).parent / "photos"
 SHARED = Path(os.environ.get("FACEID_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-if sys.platform == "linux":
-    # Services are opened here again and again, with threads of their own. A heap for each thread
-    # would keep what was freed in it: 2.7 GB in the end. -8 is M_ARENA_MAX of glibc's malloc.h.
-    with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(-8, 2)
-
 
 @pytest.fixture(scope="session")
 def hopper() -> bytes:
