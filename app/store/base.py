@@ -421,6 +421,7 @@ class Store(Protocol):
         nobody and have no targets; it can take a while, and all else goes on meanwhile.
 
         Returns:
-            How many galleries were written anew; 0 where the engine cleans up by itself.
+            How many galleries were written anew or removed; 0 where the engine cleans up by
+            itself.
         """
         ...

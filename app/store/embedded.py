@@ -312,6 +312,7 @@ class EmbeddedStore:
                 rewritten += await self._rewrite(gallery)
             else:
                 await asyncio.to_thread(shutil.rmtree, empty)
+                rewritten += 1
         return rewritten
 
     async def _rewrite(self, gallery: str) -> bool:
