@@ -317,6 +317,9 @@ def train(
             saved = time.monotonic()
 
     if place.world > 1:
+        # Outliving the group, it would end the group's threads while it holds the interpreter's
+        # lock, for which they may be waiting.
+        del wrapped
         dist.destroy_process_group()
     if not place.rank:
         draw(history, score(best_figures)[0], output / "curves.png")

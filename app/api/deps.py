@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request
 
@@ -10,7 +10,7 @@ from app.api.bodies import Body, read_body
 from app.decision.calibrated import Calibrated
 from app.inference.device import Device
 from app.metrics import Metrics
-from app.schemas import Box, DetectedFace, Quality
+from app.schemas import Box, Quality
 from app.services.enrol import Enroller
 from app.services.erasure import Eraser
 from app.services.faces import Choice, Face, FaceFinder
@@ -93,10 +93,13 @@ def quality_of(values: Mapping[str, float]) -> Quality:
     return Quality(**{name: round(value, 2) for name, value in values.items()})
 
 
-def detected(face: Face) -> DetectedFace:
-    return DetectedFace(
-        box=box_of(tuple(face.detection.box)),
-        landmarks=[(round(float(x), 2), round(float(y), 2)) for x, y in face.detection.landmarks],
-        detection_score=min(1.0, face.detection.score),
-        quality=quality_of(face.quality._asdict()),
-    )
+def detected(face: Face) -> dict[str, Any]:
+    """The fields of `schemas.DetectedFace`, for it and for what has more of them."""
+    return {
+        "box": box_of(tuple(face.detection.box)),
+        "landmarks": [
+            (round(float(x), 2), round(float(y), 2)) for x, y in face.detection.landmarks
+        ],
+        "detection_score": min(1.0, face.detection.score),
+        "quality": quality_of(face.quality._asdict()),
+    }

@@ -26,7 +26,8 @@ async def detect(services: Injected, body: Images) -> schemas.DetectAnswer:
     finally:
         timings.observe(services.metrics)
     return schemas.DetectAnswer(
-        faces=[detected(face) for face in faces], timings_ms=timings.milliseconds()
+        faces=[schemas.DetectedFace(**detected(face)) for face in faces],
+        timings_ms=timings.milliseconds(),
     )
 
 
@@ -46,7 +47,7 @@ async def embed(services: Injected, body: Images) -> schemas.EmbedAnswer:
         timings.observe(services.metrics)
     answers = [
         schemas.EmbeddedFace(
-            **dict(detected(face)),
+            **detected(face),
             embedding=face.embedding.vector.tolist() if face.embedding else None,
             norm=face.embedding.norm if face.embedding else None,
         )

@@ -74,7 +74,7 @@ async def identify(
 def _identified(face: Face, decision: Decision) -> schemas.IdentifiedFace:
     best = decision.person or next(iter(decision.candidates), None)
     return schemas.IdentifiedFace(
-        **dict(detected(face)),
+        **detected(face),
         decision="unknown" if decision.person is None else "match",
         person_id=None if decision.person is None else decision.person.person_id,
         similarity=None if best is None else best.similarity,
