@@ -8,6 +8,7 @@ import pytest
 PHOTOS = Path(__file__).parent / "photos"
 SHARED = Path(os.environ.get("FACEID_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
+
 @pytest.fixture(scope="session")
 def hopper() -> bytes:
     """One face, JPEG."""
