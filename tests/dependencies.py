@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 ALLOWED = frozenset(
     {
         *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "HPND", "ISC", "MIT"),
-        *("MIT-CMU", "MPL-2.0", "PSF-2.0", "Unlicense", "Zlib"),
+        *("MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Unlicense", "Zlib"),
     }
 )
 # What packages call their licence where they do not say it in SPDX.

@@ -64,7 +64,7 @@ def test_a_server_in_trouble_is_answered_503_and_left_alone_until_it_is_back(
     found = outage(service, proxy, fault, requests=20)
     after = service.usage()
     assert found.answers == Counter({"503 store_unavailable": 20})
-    assert found.sent < 40  # of 20 requests with several calls each, three times
+    assert found.sent < 60  # three times each, and some requests make several calls
     # A connection or two may be on its way; the pool of threads has at most so many.
     assert after.descriptors <= before.descriptors + CLIENTS
     assert after.threads <= before.threads + CLIENTS

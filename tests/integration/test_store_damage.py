@@ -122,7 +122,7 @@ async def test_a_file_that_was_not_there_is_noticed(path: Path) -> None:
     ("damage", "files"),
     [
         (lose, "payload_storage/tracker.dat"),
-        (flip, "payload_storage/page_0.dat"),
+        (zero, "payload_storage/page_0.dat"),
         (zero, "vectors/chunk_0.mmap"),
         (lose, "deleted/flags_a.dat"),
         (lose, "mutable_id_tracker.versions"),
