@@ -17,7 +17,6 @@ from tests.damage import (
     contents,
     cut,
     files_of,
-    flip,
     lose,
     put_back,
     zero,
