@@ -111,7 +111,8 @@ async def _read(request: Request, limit: int) -> bytes:
         raise ClientDisconnected("The client hung up before the body was complete.") from None
     if size > limit:
         raise BodyTooLarge(
-            f"The body is larger than {limit:,} bytes; send fewer or smaller images."
+            f"The body is larger than {limit:,} bytes; send less at once; "
+            "FACEID_LIMITS__MAX_BODY_BYTES sets how much it may be."
         )
     return b"".join(chunks)
 

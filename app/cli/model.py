@@ -1,13 +1,13 @@
 """Replacing the embedder of a running service."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import Refused, Service, Unreachable, connect
+from app.cli.client import Refused, Service
+from app.cli.command import run
 from app.cli.options import URL, Key, Url
 from app.cli.output import complain, progress_bar, say, table
 
@@ -17,8 +17,6 @@ AcceptLoss = Annotated[
     bool,
     typer.Option("--accept-loss", help="Also where some persons would not be found any more."),
 ]
-
-T = TypeVar("T")
 
 _POLL_S = 0.5
 _MOST_SHOWN = 100
@@ -31,7 +29,7 @@ def status(url: Url = URL, key: Key = None) -> None:
     async def ask(service: Service) -> None:
         _show(await service.call("GET", "/model"))
 
-    _run(ask, url, key)
+    run(ask, url, key, False, "default")
 
 
 @model.command()
@@ -84,7 +82,7 @@ def swap(
         say(f"{answer['active']['model']} is in use.")
         return True
 
-    if not _run(work, url, key):
+    if not run(work, url, key, False, "default"):
         raise typer.Exit(1)
 
 
@@ -96,7 +94,7 @@ def switch(accept_loss: AcceptLoss = False, url: Url = URL, key: Key = None) -> 
         answer = await service.call("POST", "/model/switch", _loss(accept_loss))
         say(f"{answer['active']['model']} is in use, {answer['other']['model']} can take over.")
 
-    _run(ask, url, key)
+    run(ask, url, key, False, "default")
 
 
 model.command("rollback", help="The same: go back to the former model.")(switch)
@@ -119,7 +117,7 @@ def remove(
         await service.call("DELETE", "/model/other")
         say(f"{other['model']} is forgotten.")
 
-    _run(ask, url, key)
+    run(ask, url, key, False, "default")
 
 
 def _loss(accept: bool) -> dict[str, str | int | float | None]:
@@ -168,17 +166,3 @@ async def _show_awaiting(service: Service) -> None:
     table("need new photos", columns, rows[:_MOST_SHOWN])
     if len(rows) > _MOST_SHOWN:
         say("... and more: GET /model/awaiting tells of all.")
-
-
-def _run(work: Callable[[Service], Awaitable[T]], url: str, key: str | None) -> T:
-    """What makes it impossible is one line and exit code 2."""
-
-    async def connected() -> T:
-        async with connect(url, False, "default", key) as service:
-            return await work(service)
-
-    try:
-        return asyncio.run(connected())
-    except (Refused, Unreachable) as error:
-        complain(error)
-        raise typer.Exit(2) from None

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -19,10 +19,10 @@ from app.services.models import Models, Pair
 from app.services.writes import Mirrored, PersonWriter
 from app.store import GallerySize, Store, Targets
 from app.store.models import ModelStores
+from app.store.paging import persons_of
 
 _log = logging.getLogger(__name__)
 
-_PAGE = 500
 _LOOK_EVERY_S = 1.0
 _LEAST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _MOST_NAMED = 100
@@ -160,12 +160,14 @@ class CarryOver:
                 await other.set_targets(gallery, wanted.get(gallery, Targets()))
         galleries = (await active.galleries()).keys() | (await other.galleries()).keys()
         for gallery in sorted(galleries):
-            async for page in _pages(active, gallery):
-                if not await self._page(pair, gallery, page, now):
+            async for page in persons_of(active, gallery):
+                if not await self._page(pair, gallery, [p.person_id for p in page], now):
                     return
-            async for page in _pages(other, gallery):
+            async for page in persons_of(other, gallery):
                 left = [
-                    person_id for person_id in page if not await _is_in(active, gallery, person_id)
+                    person.person_id
+                    for person in page
+                    if not await _is_in(active, gallery, person.person_id)
                 ]
                 if not await self._page(pair, gallery, left, Report()):
                     return
@@ -217,16 +219,6 @@ def _sum(sizes: Mapping[str, GallerySize]) -> GallerySize:
     return GallerySize(
         sum(size.persons for size in sizes.values()), sum(size.faces for size in sizes.values())
     )
-
-
-async def _pages(store: Store, gallery: str) -> AsyncIterator[list[str]]:
-    cursor = None
-    while True:
-        page = await store.persons(gallery, _PAGE, cursor)
-        yield [person.person_id for person in page.persons]
-        cursor = page.cursor
-        if cursor is None:
-            return
 
 
 async def _is_in(store: Store, gallery: str, person_id: str) -> bool:

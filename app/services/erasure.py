@@ -16,6 +16,7 @@ from app.metrics import Metrics
 from app.services.models import Pair
 from app.services.writes import PersonWriter
 from app.store import FloatArray, Receipt, Store
+from app.store.paging import persons_of
 from app.store.receipts import person_digest
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ _log = logging.getLogger(__name__)
 # Neighbours among whom the verification looks for the person. An erased template would be its own
 # nearest neighbour.
 _NEIGHBOURS = 10
-_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +109,8 @@ class Eraser:
         return self._writer.models.pair
 
     async def _expired(self, gallery: str, now: datetime) -> list[str]:
-        found: list[str] = []
-        cursor = None
-        while True:
-            page = await self._pair.active.store.persons(gallery, _PAGE, cursor)
-            found += [person.person_id for person in page.persons if person.has_expired(now)]
-            cursor = page.cursor
-            if cursor is None:
-                return found
-            await asyncio.sleep(0)  # a page may be there without waiting: let requests in between
+        pages = persons_of(self._pair.active.store, gallery)
+        return [p.person_id async for page in pages for p in page if p.has_expired(now)]
 
     async def _erase(
         self,

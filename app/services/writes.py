@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -28,13 +29,12 @@ from app.services.finishing import Finishing
 from app.services.models import Model, Models, Pair
 from app.store import Consent, Face, Person, StoredPerson, Targets, records
 from app.store.crops import Crops
+from app.store.paging import persons_of
 from app.vision.image import Image
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_PAGE = 1000
 
 
 class _Superseded(Exception):
@@ -242,19 +242,14 @@ class PersonWriter:
             await self.crops.delete_others(await self._everybody(pair), kept)
         return rewritten
 
-    async def _everybody(self, pair: Pair) -> set[Any]:
-        known = set()
+    async def _everybody(self, pair: Pair) -> set[UUID]:
         store = pair.active.store
-        for gallery in await store.galleries():
-            cursor = None
-            while True:
-                page = await store.persons(gallery, _PAGE, cursor)
-                known |= {records.point_id(gallery, person.person_id) for person in page.persons}
-                cursor = page.cursor
-                if cursor is None:
-                    break
-                await asyncio.sleep(0)
-        return known
+        return {
+            records.point_id(gallery, person.person_id)
+            for gallery in await store.galleries()
+            async for page in persons_of(store, gallery)
+            for person in page
+        }
 
     async def mirror(self, pair: Pair, gallery: str, person_id: str) -> Mirrored | None:
         """Make one person of the other store what they are in the active one.
