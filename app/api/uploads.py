@@ -76,7 +76,7 @@ class _Upload:
         except TimeoutError:
             raise BodyTooSlow(
                 f"The body did not arrive within {self._limits.body_timeout_s:g} seconds; "
-                "send less at once; FACEID_LIMITS__MAX_BODY_BYTES sets how much it may be."
+                "send less at once; FACEID_LIMITS__BODY_TIMEOUT_S sets how long it may take."
             ) from None
         self._note(message)
         if self._received > _MOST_BODIES * self._limits.max_body_bytes:

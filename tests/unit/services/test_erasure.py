@@ -127,7 +127,7 @@ async def test_a_purge_passes_over_who_is_given_more_time(
 async def test_everybody_of_a_large_gallery_is_looked_at(
     store: EmbeddedStore, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.erasure._PAGE", 3)
+    monkeypatch.setattr("app.store.paging._PAGE", 3)
     for number in range(10):
         await enrol(store, "default", f"p{number}", number)
         if number % 2:
