@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import random
+import zlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +42,20 @@ def altered(content: bytes, line: int, change: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("engines", WAYS)
+def flipped(content: bytes, chance: random.Random) -> bytes:
+    """With one bit of its body changed."""
+    changed = bytearray(content)
+    changed[chance.randrange(10, len(content))] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+def unpacked(content: bytes) -> bytes | None:
+    try:
+        return gzip.decompress(content)
+    except (EOFError, OSError, zlib.error):
+        return None
+
+
 async def test_what_is_restored_is_what_was_backed_up(make: Make, engines: tuple[str, str]) -> None:
     source, destination = [await make(engine) for engine in engines]
     await fill(source)
@@ -175,10 +190,9 @@ async def test_a_file_that_is_cut_short_or_altered_is_no_backup(make: Make) -> N
     damaged = [b"", b"no gzip", content + b"more", content + content]
     damaged += [content[:length] for length in chance.sample(range(len(content)), 60)]
     damaged += [content[:-length] for length in range(1, 9)]
-    for position in chance.sample(range(10, len(content)), 200):
-        flipped = bytearray(content)
-        flipped[position] ^= 1 << chance.randrange(8)
-        damaged.append(bytes(flipped))
+    # Deflate leaves a few bits that nothing reads: a file that differs only there is intact.
+    flips = (flipped(content, chance) for _ in range(200))
+    damaged += [file for file in flips if unpacked(file) != gzip.decompress(content)]
     lines = gzip.decompress(content).splitlines(keepends=True)
     damaged += [gzip.compress(b"".join(lines[:at] + lines[at + 1 :])) for at in range(len(lines))]
     damaged += [
@@ -188,9 +202,9 @@ async def test_a_file_that_is_cut_short_or_altered_is_no_backup(make: Make) -> N
         altered(content, -1, {"sha256": "0" * 64}),
         altered(content, -1, {"more": 1}),
     ]
-    for number, file in enumerate(damaged):
+    for file in damaged:
         with pytest.raises(InvalidBackup):
-            print(number, Backup(io.BytesIO(file)).faces)
+            Backup(io.BytesIO(file))
 
 
 async def test_a_backup_of_another_version_or_model_says_so(
