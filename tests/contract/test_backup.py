@@ -35,13 +35,6 @@ async def saved(store: Store) -> bytes:
     return b"".join([piece async for piece in write_backup(store, EMBEDDER)])
 
 
-def altered(content: bytes, line: int, change: dict[str, Any]) -> bytes:
-    lines = [json.loads(text) for text in gzip.decompress(content).splitlines()]
-    lines[line] |= change
-    return gzip.compress("".join(json.dumps(text) + "\n" for text in lines).encode())
-
-
-@pytest.mark.parametrize("engines", WAYS)
 def flipped(content: bytes, chance: random.Random) -> bytes:
     """With one bit of its body changed."""
     changed = bytearray(content)
@@ -56,6 +49,13 @@ def unpacked(content: bytes) -> bytes | None:
         return None
 
 
+def altered(content: bytes, line: int, change: dict[str, Any]) -> bytes:
+    lines = [json.loads(text) for text in gzip.decompress(content).splitlines()]
+    lines[line] |= change
+    return gzip.compress("".join(json.dumps(text) + "\n" for text in lines).encode())
+
+
+@pytest.mark.parametrize("engines", WAYS)
 async def test_what_is_restored_is_what_was_backed_up(make: Make, engines: tuple[str, str]) -> None:
     source, destination = [await make(engine) for engine in engines]
     await fill(source)
