@@ -12,31 +12,30 @@ the highest of many values and those that follow hardly grows with their number.
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from app.errors import UnsupportedTarget
 
+Similarity = TypeVar("Similarity", float, npt.NDArray[np.float64])
+
 COHORT = 10
 """Persons after the candidate who raise their threshold."""
 _WEIGHT = 0.75
 
 
-def cohort_raise(similarities: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """By how much the persons who follow raise the threshold of each candidate.
+def cohort_raise(following: Sequence[Similarity]) -> Similarity | float:
+    """By how much the persons who come after a candidate raise the candidate's threshold.
 
     Where fewer than `COHORT` follow, as in a small gallery, the missing ones count as 0.
 
     Args:
-        similarities: (..., k) cosines to the nearest persons, best first.
-
-    Returns:
-        (..., k), too low for the last `COHORT` if there are more persons than these.
+        following: cosines to the persons after the candidate, best first; numbers, or an array
+            over many probes for each place.
     """
-    sums = np.cumsum(similarities, axis=-1, dtype=np.float64)
-    last = np.minimum(np.arange(sums.shape[-1]) + COHORT, sums.shape[-1] - 1)
-    return np.asarray(_WEIGHT / COHORT * (sums[..., last] - sums))
+    return _WEIGHT / COHORT * sum(following[:COHORT])
 
 
 class IdentificationThresholds:

@@ -1,5 +1,6 @@
 """Who are the people in this photo, and are they anybody we know?"""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +18,6 @@ from app.services.faces import Face, FaceFinder
 from app.services.timing import Timings
 from app.store import Neighbour, Store
 
-Array = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.float32]
 Mode = Literal["open", "closed"]
 
@@ -174,52 +174,46 @@ class Identifier:
         considered = max(rule.limit, len(probes) if rule.unique else 1)
         wanted = max(considered + COHORT, _CLOSED if rule.mode == "closed" else 0)
         found = await self._store.search(rule.gallery, probes, wanted)
-        similarities = [np.array([n.similarity for n in near], np.float64) for near in found]
-        thresholds = [self._thresholds(rule, row) for row in similarities]
         chosen = (
-            _assign(found, thresholds, considered)
+            _assign(rule, found, considered)
             if rule.unique
             else [
-                0 if len(row) and row[0] >= limits[0] else None
-                for row, limits in zip(similarities, thresholds, strict=True)
+                0 if near and near[0].similarity >= _threshold(rule, near, 0) else None
+                for near in found
             ]
         )
-        decisions = []
-        for near, row, limits, choice in zip(found, similarities, thresholds, chosen, strict=True):
-            candidates = self._candidates(rule, near, row)
-            threshold = rule.threshold
-            if threshold is not None and len(limits):
-                threshold = float(limits[choice or 0])
-            decisions.append(
-                Decision(
-                    None if choice is None else candidates[choice],
-                    threshold,
-                    candidates[: rule.limit],
-                )
-            )
-        return decisions
-
-    def _thresholds(self, rule: Rule, similarities: Array) -> Array:
-        """Of every candidate."""
-        if rule.target_fpir is not None and rule.threshold is not None:
-            return rule.threshold + cohort_raise(similarities)
-        return np.full(len(similarities), -np.inf if rule.threshold is None else rule.threshold)
-
-    def _candidates(
-        self, rule: Rule, near: Sequence[Neighbour], similarities: Array
-    ) -> list[Candidate]:
-        if rule.mode == "open" or self._calibrated is None or not near:
-            return [Candidate(neighbour.person_id, neighbour.similarity) for neighbour in near]
-        shares = probabilities(similarities, self._calibrated.temperature).tolist()
         return [
-            Candidate(neighbour.person_id, neighbour.similarity, share)
-            for neighbour, share in zip(near, shares, strict=True)
+            self._decision(rule, near, choice) for near, choice in zip(found, chosen, strict=True)
         ]
 
+    def _decision(self, rule: Rule, near: Sequence[Neighbour], choice: int | None) -> Decision:
+        shares: Sequence[float | None] = [None] * len(near)
+        if rule.mode == "closed" and self._calibrated is not None and near:
+            similarities = np.array([neighbour.similarity for neighbour in near], np.float64)
+            shares = probabilities(similarities, self._calibrated.temperature).tolist()
+        shown = max(rule.limit, 0 if choice is None else choice + 1)
+        candidates = [
+            Candidate(neighbour.person_id, neighbour.similarity, share)
+            for neighbour, share in zip(near[:shown], shares, strict=False)
+        ]
+        return Decision(
+            None if choice is None else candidates[choice],
+            None if rule.threshold is None else _threshold(rule, near, choice or 0),
+            candidates[: rule.limit],
+        )
 
-def _assign(
-    found: Sequence[Sequence[Neighbour]], thresholds: Sequence[Array], considered: int
-) -> list[int | None]:
+
+def _threshold(rule: Rule, near: Sequence[Neighbour], place: int) -> float:
+    """Of the candidate in this place; minus infinity in a closed set."""
+    if rule.threshold is None:
+        return -math.inf
+    if rule.target_fpir is None:
+        return rule.threshold
+    following = [neighbour.similarity for neighbour in near[place + 1 : place + 1 + COHORT]]
+    return rule.threshold + cohort_raise(following)
+
+
+def _assign(rule: Rule, found: Sequence[Sequence[Neighbour]], considered: int) -> list[int | None]:
     """Which of its candidates each face is, if any, nobody twice."""
     persons = list(dict.fromkeys(n.person_id for near in found for n in near[:considered]))
     column = {person_id: index for index, person_id in enumerate(persons)}
@@ -227,7 +221,7 @@ def _assign(
     for face, near in enumerate(found):
         for place, neighbour in enumerate(near[:considered]):
             # Without a threshold every candidate is better than none; to reach it is enough.
-            limit = max(float(thresholds[face][place]), -2.0)
+            limit = max(_threshold(rule, near, place), -2.0)
             gains[face, column[neighbour.person_id]] = neighbour.similarity - limit + 1e-9
     chosen: list[int | None] = []
     for near, person in zip(found, assign(gains).tolist(), strict=True):

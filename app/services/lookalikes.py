@@ -113,13 +113,13 @@ class Lookalikes:
         answers = []
         for near, own in zip(found, person_ids, strict=True):
             others = [neighbour for neighbour in near if neighbour.person_id != own]
-            similarities = np.array([neighbour.similarity for neighbour in others], np.float64)
-            thresholds = base + cohort_raise(similarities)
+            similarities = [neighbour.similarity for neighbour in others]
             answers.append(
                 [
-                    Lookalike(neighbour.person_id, neighbour.similarity, float(threshold))
-                    for neighbour, threshold in zip(others[:_MOST], thresholds, strict=False)
-                    if neighbour.similarity >= threshold
+                    Lookalike(neighbour.person_id, neighbour.similarity, threshold)
+                    for place, neighbour in enumerate(others[:_MOST], 1)
+                    if neighbour.similarity
+                    >= (threshold := base + cohort_raise(similarities[place:]))
                 ]
             )
         return answers

@@ -22,12 +22,13 @@ from rich.progress import track
 from rich.table import Table
 
 from app.decision.closed_set import probabilities
-from app.decision.identification import COHORT, IdentificationThresholds, cohort_raise
+from app.decision.identification import IdentificationThresholds
 from app.inference.embedder import embed_batch
 from app.inference.pool import available_cores
 from app.inference.session import open_session
 from app.models.spec import SHIPPED_EMBEDDER, Calibration, EmbedderSpec
 from training.calibration import measure
+from training.calibration.identification import above_the_cohort, nearest_of
 from training.data import open_faces
 from training.evaluation import embed_faces, split
 from training.evaluation.closed_set import ClosedSet
@@ -37,11 +38,6 @@ DRAWS = 20
 TARGETS = (0.01, 0.05)
 CELLS = ((100, 1), (500, 1), (2000, 1), (100, 3), (400, 3))
 LEAST_STRANGERS = 800
-
-
-def nearest(similarity: np.ndarray) -> np.ndarray:
-    wanted = min(COHORT + 1, similarity.shape[1])
-    return -np.sort(-np.partition(similarity, -wanted, axis=1)[:, -wanted:], axis=1)
 
 
 def templates(embeddings: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
@@ -80,10 +76,10 @@ def fusion(embeddings: np.ndarray, labels: np.ndarray, norms: np.ndarray) -> Tab
             "template weighted by norm": probes @ templates(weighted, enrolled).T,
         }
         for name, similarity in scored.items():
-            top = nearest(similarity)
+            top = nearest_of(similarity)
             right = similarity[: len(own)].argmax(axis=1) == own
             for cohort in ("", "yes"):
-                score = top[:, 0] - (cohort_raise(top)[:, 0] if cohort else 0)
+                score = above_the_cohort(top) if cohort else top[:, 0].astype(np.float64)
                 score[: len(own)][~right] = -np.inf
                 mated = np.arange(len(score)) < len(own)
                 curve = Scores(score, mated).curve()
@@ -109,7 +105,7 @@ def draw_gallery(
     assert len(enrolled) == persons
     assert len(strangers) >= LEAST_STRANGERS
     faces = by_person[np.searchsorted(labels[by_person], strangers)]
-    return nearest(embeddings[faces] @ templates(embeddings, groups).T)
+    return nearest_of(embeddings[faces] @ templates(embeddings, groups).T)
 
 
 def halves(labels: np.ndarray) -> list[np.ndarray]:
@@ -150,7 +146,7 @@ def promise(
             )
             for _ in range(DRAWS):
                 top = draw_gallery(vectors, own, persons, photos, rng)
-                score = top[:, 0] - cohort_raise(top)[:, 0]
+                score = above_the_cohort(top)
                 for target in TARGETS:
                     least = thresholds.similarity(target, persons, photos)
                     realised[target].append(float((score >= least).mean()))
@@ -208,9 +204,9 @@ def large(embeddings: np.ndarray, labels: np.ndarray) -> Table:
     for size in track((100, 1000, 10_000, 100_000, 1_000_000), description="galleries"):
         while drawn < size:
             count = min(20_000, size - drawn)
-            top = nearest(np.concatenate([top, strangers @ persons(count).T], axis=1))
+            top = nearest_of(np.concatenate([top, strangers @ persons(count).T], axis=1))
             drawn += count
-        score = top[:, 0] - cohort_raise(top)[:, 0]
+        score = above_the_cohort(top)
         figures = [np.quantile(s, 1 - t) for s in (score, top[:, 0]) for t in TARGETS]
         table.add_row(f"{size:,}", *(f"{figure:.3f}" for figure in figures))
     return table

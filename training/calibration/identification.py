@@ -158,8 +158,8 @@ def _galleries(
             for _ in range(10 if size <= _SMALL else 1):
                 columns = rng.permutation(len(able))[:size]
                 strange = ~np.isin(labels[probes], able[columns])
-                nearest = _nearest(similarity[np.ix_(strange, columns)])
-                scores[size].append(nearest[:, 0] - cohort_raise(nearest)[:, 0])
+                nearest = nearest_of(similarity[np.ix_(strange, columns)])
+                scores[size].append(above_the_cohort(nearest))
                 persons[size].append(labels[probes][strange])
         known = np.isin(labels[probes], able[columns]) & ~np.isin(probes, enrolled)
         rows = np.flatnonzero(known)[:200]
@@ -174,8 +174,20 @@ def _galleries(
     )
 
 
-def _nearest(similarity: FloatArray) -> FloatArray:
-    """The similarities to the candidate and the cohort, best first."""
+def above_the_cohort(nearest: FloatArray) -> npt.NDArray[np.float64]:
+    """What is held against a threshold.
+
+    Args:
+        nearest: (n, k) of `nearest_of`.
+
+    Returns:
+        (n,) the candidates' similarities, less what the cohort adds to their thresholds.
+    """
+    return nearest[:, 0] - cohort_raise([*nearest[:, 1:].T.astype(np.float64)])
+
+
+def nearest_of(similarity: FloatArray) -> FloatArray:
+    """The similarities to the candidate and the cohort, best first; (n, COHORT + 1) or fewer."""
     wanted = min(COHORT + 1, similarity.shape[1])
     top = np.partition(similarity, similarity.shape[1] - wanted, axis=1)[:, -wanted:]
     return np.asarray(-np.sort(-top, axis=1))

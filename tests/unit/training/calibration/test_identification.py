@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from app.decision.closed_set import probabilities
-from app.decision.identification import COHORT, IdentificationThresholds, cohort_raise
+from app.decision.identification import IdentificationThresholds
 from app.models.spec import IdentificationCalibration
 from tests.unit.training.calibration.population import population
-from training.calibration.identification import measure
+from training.calibration.identification import above_the_cohort, measure, nearest_of
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,7 @@ def search(persons: int, photos: int, seed: int) -> tuple[np.ndarray, np.ndarray
 
 
 def scores(similarity: np.ndarray) -> np.ndarray:
-    nearest = -np.sort(-similarity, axis=1)[:, : COHORT + 1]
-    return nearest[:, 0] - cohort_raise(nearest)[:, 0]
+    return above_the_cohort(nearest_of(similarity))
 
 
 @pytest.mark.parametrize(("persons", "photos"), [(1, 1), (4, 1), (30, 1), (30, 3), (120, 1)])
