@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -103,7 +103,7 @@ def has_expired(payload: Mapping[str, Any], now: str) -> bool:
 
 def moment() -> str:
     """Now, in a form whose order is that of time."""
-    return _moment(datetime.now(UTC))
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _moment(time: datetime) -> str:
@@ -348,18 +348,24 @@ def to_export(payload: Mapping[str, Any], vector: Any) -> Export:
     return Export(to_person(payload), held.faces, held.embeddings, template, held.awaiting)
 
 
-def neighbours(
-    points: Sequence[tuple[Mapping[str, Any], float]], limit: int, now: str
-) -> list[Neighbour]:
+class Scored(Protocol):
+    """A point that a search has found, of either engine."""
+
+    @property
+    def payload(self) -> dict[str, Any] | None: ...
+    @property
+    def score(self) -> float: ...
+
+
+def neighbours(points: Iterable[Scored], limit: int, now: str) -> list[Neighbour]:
     """The first `limit` of these, by `NEIGHBOUR_FIELDS` and score, who have not expired."""
-    return [
-        to_neighbour(payload, score) for payload, score in points if not has_expired(payload, now)
-    ][:limit]
-
-
-def to_neighbour(payload: Mapping[str, Any], score: float) -> Neighbour:
-    # The dot product of two rounded unit vectors can leave the range by 1e-7.
-    return Neighbour(payload["person_id"], max(-1.0, min(1.0, score)))
+    found: list[Neighbour] = []
+    for point in points:
+        payload = point.payload or {}
+        if not has_expired(payload, now):
+            # The dot product of two rounded unit vectors can leave the range by 1e-7.
+            found.append(Neighbour(payload["person_id"], max(-1.0, min(1.0, point.score))))
+    return found[:limit]
 
 
 def patched(metadata: str, patch: Mapping[str, Any], max_bytes: int) -> str:

@@ -201,7 +201,7 @@ class ServerStore:
 
     async def _nearest(
         self, gallery: str, probes: FloatArray, limit: int, *, exact: bool
-    ) -> list[list[tuple[dict[str, Any], float]]]:
+    ) -> list[list[models.ScoredPoint]]:
         persons = (await self.size(gallery)).persons
         params = models.SearchParams(
             exact=exact,
@@ -225,10 +225,7 @@ class ServerStore:
                     for probe in probes.tolist()
                 ],
             )
-        return [
-            [(point.payload or {}, point.score) for point in response.points]
-            for response in responses
-        ]
+        return [response.points for response in responses]
 
     async def embeddings(self, gallery: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
         points = [_person_point(gallery, person_id) for person_id in person_ids]

@@ -285,7 +285,7 @@ class Shard:
 
     def _nearest(
         self, probes: FloatArray, limit: int, *, exact: bool
-    ) -> list[list[tuple[dict[str, Any], float]]]:
+    ) -> list[list[edge.ScoredPoint]]:
         self._threads.place()
         params = edge.SearchParams(
             exact=exact,
@@ -303,7 +303,7 @@ class Shard:
             for probe in probes.tolist()
         ]
         return [
-            [(point.payload or {}, point.score) for point in points]
+            points
             for start in range(0, len(requests), _BATCH)
             for points in self._engine.query_batch(
                 edge.QueryBatchRequest(requests[start : start + _BATCH])
