@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -292,8 +293,11 @@ def test_neither_photo_nor_crop_is_kept(tmp_path: Path, hopper: bytes, collins: 
         client.post("/identify", files={"image": hopper})
         (face,) = client.get("/persons/grace/export").json()["faces"]
         embedding = np.array(face["embedding"], np.float32).tobytes()
+    # The engine lays out its files long before it fills them.
     stored = b"\n".join(
-        entry.read_bytes() for entry in (tmp_path / "store").rglob("*") if entry.is_file()
+        re.sub(rb"\0{64,}", b"", entry.read_bytes())
+        for entry in (tmp_path / "store").rglob("*")
+        if entry.is_file()
     )
     # What is stored is found this way ...
     assert base64.b64encode(embedding)[:-4] in stored

@@ -113,7 +113,7 @@ async def test_a_spread_gallery_survives_a_vacuum_and_grows_on(
 ) -> None:
     kept: dict[str, FloatArray] = {}
     for generation in range(3):
-        rows = unit(4000, seed=generation)
+        rows = unit(1500, seed=generation)
         persons = await fill(store, rows, f"person-{generation}")
         for number, person_id in enumerate(persons):
             if number % 2:
