@@ -103,8 +103,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext, metrics=metrics)
     problems.install(app)
+    # A request is held against one router after another: what is called most comes first.
     routers = [
-        m.router for m in (persons, erasures, galleries, identify, verify, faces, backup, models)
+        m.router for m in (identify, verify, faces, persons, galleries, erasures, models, backup)
     ]
     for router in (*routers, persons.access):
         app.include_router(router, responses=problems.responses(401, 403, 408, 429))

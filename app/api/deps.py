@@ -67,8 +67,9 @@ async def _services(request: Request) -> AsyncIterator[Services]:
 Injected = Annotated[Services, Depends(_services)]
 
 
-async def _body(request: Request, services: Injected) -> Body:
+async def _body(request: Request) -> Body:
     # Before anything is read: to refuse has to cost little when there is too much to do.
+    services: Services = request.app.state.services
     services.finder.check_room()
     return await read_body(request, services.settings.limits)
 

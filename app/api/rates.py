@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.types import Scope
 
@@ -115,11 +116,15 @@ class Guesses:
 
 def address_of(scope: Scope) -> str:
     """Whom a request without a key is counted to; of IPv6 the /64, which is one customer's."""
-    host = (scope.get("client") or ("unknown", 0))[0]
+    return _counted_as((scope.get("client") or ("unknown", 0))[0])
+
+
+@lru_cache(maxsize=_MAX_CLIENTS)
+def _counted_as(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return str(host)
+        return host
     if isinstance(address, ipaddress.IPv6Address):
         return str(address.ipv4_mapped or ipaddress.ip_network((int(address), 64), strict=False))
     return str(address)

@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request
@@ -189,6 +190,7 @@ def _presented(headers: Headers) -> str | None:
     return headers.get("x-api-key")
 
 
+@lru_cache
 def _is_loopback(host: str) -> bool:
     """Whether a Host header names this machine; a name that only resolves to it does not count."""
     name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
