@@ -74,6 +74,7 @@ async def _body(request: Request) -> Body:
     return await read_body(request, services.settings.limits)
 
 
+# First of a route's arguments: what is refused then needs none of the others.
 Images = Annotated[Body, Depends(_body)]
 
 Which = Annotated[

@@ -19,7 +19,7 @@ router = APIRouter(tags=["faces"])
     openapi_extra=one_image(),
     summary="Where are the faces?",
 )
-async def detect(services: Injected, body: Images) -> schemas.DetectAnswer:
+async def detect(body: Images, services: Injected) -> schemas.DetectAnswer:
     timings = Timings()
     try:
         faces = await services.finder.find(body.only_image(), timings)
@@ -38,7 +38,7 @@ async def detect(services: Injected, body: Images) -> schemas.DetectAnswer:
     openapi_extra=one_image(),
     summary="Embeddings of the faces",
 )
-async def embed(services: Injected, body: Images) -> schemas.EmbedAnswer:
+async def embed(body: Images, services: Injected) -> schemas.EmbedAnswer:
     """An embedding is biometric data: a photo can be rebuilt from it. Store it accordingly."""
     timings = Timings()
     try:

@@ -26,8 +26,8 @@ router = APIRouter(tags=["recognition"], dependencies=[requires("identify")])
 )
 @audited("identify", decision=True)
 async def identify(
-    services: Injected,
     body: Images,
+    services: Injected,
     limit: Annotated[int, Query(ge=1, le=50, description="Candidates for each face.")] = 5,
     mode: Annotated[
         Literal["open", "closed"],

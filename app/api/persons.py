@@ -42,8 +42,8 @@ PoorPhotos = Annotated[
 @audited("person.enrol")
 async def enrol(
     person_id: PersonId,
-    services: Injected,
     body: Images,
+    services: Injected,
     face: Which = "only",
     gate: PoorPhotos = None,
     on_inconsistent: Annotated[

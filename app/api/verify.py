@@ -26,8 +26,8 @@ router = APIRouter(tags=["recognition"], dependencies=[requires("identify")])
 )
 @audited("verify", decision=True)
 async def verify(
-    services: Injected,
     body: Images,
+    services: Injected,
     person_id: Annotated[
         str | None,
         Query(pattern=PERSON_ID, description="Instead of the field of the same name."),
