@@ -14,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from app.errors import BodyTooLarge, ClientDisconnected, InvalidRequest, UnsupportedMediaType
-from app.schemas import PERSON_ID
+from app.schemas import identifiers
 from app.settings import LimitSettings
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -241,7 +241,7 @@ def _content(*shapes: dict[str, bool]) -> dict[str, Any]:
                 "properties": {
                     name: (many if repeatable else image)
                     if name in _IMAGE_FIELDS
-                    else {"type": "string", "pattern": PERSON_ID}
+                    else {"type": "string", "pattern": identifiers.PERSON_ID}
                     for name, repeatable in shape.items()
                 },
                 "required": list(shape),

@@ -1,16 +1,16 @@
-"""What the routers are given: the application's services and the request's images."""
+"""What the routers are given: the application's services, and parts of the request."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
 
 from app.api.bodies import Body, read_body
 from app.decision.calibrated import Calibrated
 from app.inference.device import Device
 from app.metrics import Metrics
-from app.schemas import Box, Quality
+from app.schemas import detection, identifiers
 from app.services.enrol import Enroller
 from app.services.erasure import Eraser
 from app.services.faces import Choice, Face, FaceFinder
@@ -77,6 +77,25 @@ async def _body(request: Request) -> Body:
 # First of a route's arguments: what is refused then needs none of the others.
 Images = Annotated[Body, Depends(_body)]
 
+PersonId = Annotated[
+    str,
+    Path(
+        pattern=identifiers.PERSON_ID,
+        description="Your own identifier of the person.",
+        examples=["grace"],
+    ),
+]
+FaceId = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$", description="As enrolment returned it.")]
+GalleryName = Annotated[str, Path(pattern=identifiers.GALLERY, examples=["default"])]
+InGallery = Annotated[
+    str,
+    Query(
+        pattern=identifiers.GALLERY,
+        description="Persons of one gallery are never seen from another.",
+        examples=["default"],
+    ),
+]
+
 Which = Annotated[
     Choice,
     Query(
@@ -86,17 +105,17 @@ Which = Annotated[
 ]
 
 
-def box_of(values: tuple[float, ...]) -> Box:
+def box_of(values: tuple[float, ...]) -> detection.Box:
     x, y, width, height = (round(float(value), 2) for value in values)
-    return Box(x=x, y=y, width=width, height=height)
+    return detection.Box(x=x, y=y, width=width, height=height)
 
 
-def quality_of(values: Mapping[str, float]) -> Quality:
-    return Quality(**{name: round(value, 2) for name, value in values.items()})
+def quality_of(values: Mapping[str, float]) -> detection.Quality:
+    return detection.Quality(**{name: round(value, 2) for name, value in values.items()})
 
 
 def detected(face: Face) -> dict[str, Any]:
-    """The fields of `schemas.DetectedFace`, for it and for what has more of them."""
+    """The fields of `detection.DetectedFace`, for it and for what has more of them."""
     return {
         "box": box_of(tuple(face.detection.box)),
         "landmarks": [

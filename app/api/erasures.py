@@ -5,12 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app import schemas
 from app.api.auditing import audited, note
 from app.api.deps import Injected
 from app.api.problems import responses
 from app.api.security import requires
 from app.errors import InvalidRequest
+from app.schemas import erasures, times
 
 router = APIRouter(tags=["erasure"], dependencies=[requires("admin", about="all")])
 
@@ -19,13 +19,13 @@ router = APIRouter(tags=["erasure"], dependencies=[requires("admin", about="all"
 async def list_erasures(
     services: Injected,
     since: Annotated[
-        schemas.Moment | None, Query(description="Leave out those begun before.")
+        times.Moment | None, Query(description="Leave out those begun before.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[
         str | None, Query(max_length=200, description="From the page before; opaque.")
     ] = None,
-) -> schemas.ErasureList:
+) -> erasures.ErasureList:
     """Of all galleries. None is ever removed."""
     receipts = [
         receipt
@@ -40,20 +40,20 @@ async def list_erasures(
         start = ids.index(cursor) + 1
     page = receipts[start : start + limit]
     more = start + limit < len(receipts)
-    return schemas.ErasureList(
-        erasures=[schemas.ErasureReceipt(**asdict(receipt)) for receipt in page],
+    return erasures.ErasureList(
+        erasures=[erasures.ErasureReceipt(**asdict(receipt)) for receipt in page],
         cursor=page[-1].receipt_id if more else None,
     )
 
 
 @router.post("/purge", responses=responses(503), summary="Erase who has expired, now")
 @audited("purge")
-async def purge(services: Injected) -> schemas.PurgeAnswer:
+async def purge(services: Injected) -> erasures.PurgeAnswer:
     """What the service does by itself every `FACEID_PRIVACY__PURGE_INTERVAL_S` seconds: persons
     who have expired are erased in all galleries, each with a receipt, and the files of the embedded
     store are rid of whatever was deleted."""
     done = await services.eraser.purge()
     note(persons=done.persons, faces=done.faces, galleries_rewritten=done.galleries)
-    return schemas.PurgeAnswer(
+    return erasures.PurgeAnswer(
         persons=done.persons, faces=done.faces, galleries_rewritten=done.galleries
     )

@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter
 
-from app import schemas
 from app.api.bodies import one_image
 from app.api.deps import Images, Injected, detected
 from app.api.problems import responses
 from app.api.security import requires
+from app.schemas import detection
 from app.services.timing import Timings
 
 router = APIRouter(tags=["faces"])
@@ -19,14 +19,14 @@ router = APIRouter(tags=["faces"])
     openapi_extra=one_image(),
     summary="Where are the faces?",
 )
-async def detect(body: Images, services: Injected) -> schemas.DetectAnswer:
+async def detect(body: Images, services: Injected) -> detection.DetectAnswer:
     timings = Timings()
     try:
         faces = await services.finder.find(body.only_image(), timings)
     finally:
         timings.observe(services.metrics)
-    return schemas.DetectAnswer(
-        faces=[schemas.DetectedFace(**detected(face)) for face in faces],
+    return detection.DetectAnswer(
+        faces=[detection.DetectedFace(**detected(face)) for face in faces],
         timings_ms=timings.milliseconds(),
     )
 
@@ -38,7 +38,7 @@ async def detect(body: Images, services: Injected) -> schemas.DetectAnswer:
     openapi_extra=one_image(),
     summary="Embeddings of the faces",
 )
-async def embed(body: Images, services: Injected) -> schemas.EmbedAnswer:
+async def embed(body: Images, services: Injected) -> detection.EmbedAnswer:
     """An embedding is biometric data: a photo can be rebuilt from it. Store it accordingly."""
     timings = Timings()
     try:
@@ -46,13 +46,13 @@ async def embed(body: Images, services: Injected) -> schemas.EmbedAnswer:
     finally:
         timings.observe(services.metrics)
     answers = [
-        schemas.EmbeddedFace(
+        detection.EmbeddedFace(
             **detected(face),
             embedding=face.embedding.vector.tolist() if face.embedding else None,
             norm=face.embedding.norm if face.embedding else None,
         )
         for face in faces
     ]
-    return schemas.EmbedAnswer(
+    return detection.EmbedAnswer(
         faces=answers, model=services.model.spec.name, timings_ms=timings.milliseconds()
     )

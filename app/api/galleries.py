@@ -4,14 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from app import schemas
 from app.api.auditing import audited
 from app.api.bodies import json_body, read_model
-from app.api.deps import Injected
+from app.api.deps import GalleryName, Injected
 from app.api.problems import responses
 from app.api.security import requires
 from app.errors import UnsupportedTarget
-from app.schemas import GalleryName
+from app.schemas import galleries
 from app.services.capacity import check_gallery
 from app.services.lookalikes import Lookalikes
 from app.store import GallerySize, Targets
@@ -26,10 +25,10 @@ one = requires("admin")
     responses=responses(503),
     summary="List galleries",
 )
-async def list_galleries(services: Injected) -> schemas.GalleryList:
+async def list_galleries(services: Injected) -> galleries.GalleryList:
     """Those that hold anybody."""
     sizes = await services.store.galleries()
-    return schemas.GalleryList(
+    return galleries.GalleryList(
         galleries=[
             _gallery(name, size, await services.store.targets(name)) for name, size in sizes.items()
         ]
@@ -37,7 +36,7 @@ async def list_galleries(services: Injected) -> schemas.GalleryList:
 
 
 @router.get("/{gallery}", dependencies=[one], responses=responses(503), summary="One gallery")
-async def get_gallery(gallery: GalleryName, services: Injected) -> schemas.Gallery:
+async def get_gallery(gallery: GalleryName, services: Injected) -> galleries.Gallery:
     """A gallery that nobody was enrolled in is an empty one."""
     store = services.store
     return _gallery(gallery, await store.size(gallery), await store.targets(gallery))
@@ -48,14 +47,14 @@ async def get_gallery(gallery: GalleryName, services: Injected) -> schemas.Galle
     dependencies=[one],
     responses=responses(413, 415, 503),
     summary="Choose a gallery's error rates",
-    openapi_extra=json_body(schemas.GalleryTargets),
+    openapi_extra=json_body(galleries.GalleryTargets),
 )
 @audited("gallery.targets")
 async def put_gallery(
     gallery: GalleryName, request: Request, services: Injected
-) -> schemas.Gallery:
+) -> galleries.Gallery:
     """They hold for every request that does not name its own."""
-    targets = await read_model(request, schemas.GalleryTargets, services.settings.limits)
+    targets = await read_model(request, galleries.GalleryTargets, services.settings.limits)
     if services.calibrated is not None:
         services.calibrated.check(targets.target_fpir, targets.target_fmr)
     chosen = Targets(targets.target_fpir, targets.target_fmr)
@@ -87,7 +86,7 @@ async def find_duplicates(
             description="Share of persons that may look like another by chance; unset: 0.001.",
         ),
     ] = None,
-) -> schemas.DuplicateScan:
+) -> galleries.DuplicateScan:
     """Looks through the gallery part by part: ask again with the `cursor` until it is null.
     `scanned` of all `gallery_size` persons say how far it is. A pair is told once."""
     if services.calibrated is None:
@@ -98,9 +97,9 @@ async def find_duplicates(
         gallery, limit, cursor, target_fpir
     )
     size = await services.store.size(gallery)
-    return schemas.DuplicateScan(
+    return galleries.DuplicateScan(
         duplicates=[
-            schemas.DuplicatePair(
+            galleries.DuplicatePair(
                 person_ids=(pair.person_id, pair.other_id),
                 similarity=pair.similarity,
                 threshold=pair.threshold,
@@ -108,7 +107,7 @@ async def find_duplicates(
             for pair in found.duplicates
         ],
         inconsistent=[
-            schemas.InconsistentFace(
+            galleries.InconsistentFace(
                 person_id=face.person_id,
                 face_id=face.face_id,
                 similarity=face.similarity,
@@ -122,8 +121,8 @@ async def find_duplicates(
     )
 
 
-def _gallery(name: str, size: GallerySize, targets: Targets) -> schemas.Gallery:
-    return schemas.Gallery(
+def _gallery(name: str, size: GallerySize, targets: Targets) -> galleries.Gallery:
+    return galleries.Gallery(
         gallery=name,
         persons=size.persons,
         faces=size.faces,

@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app import schemas
 from app.api.deps import Injected
 from app.api.problems import responses
 from app.errors import NotReady, StoreUnavailable
+from app.schemas import health
 
 router = APIRouter(tags=["health"])
 monitoring = APIRouter()
@@ -18,12 +18,12 @@ _OTHERS = "_others"
 
 
 @router.get("/health/live", summary="The process answers")
-async def live() -> schemas.Liveness:
-    return schemas.Liveness()
+async def live() -> health.Liveness:
+    return health.Liveness()
 
 
 @router.get("/health/ready", responses=responses(503), summary="The service can work")
-async def ready(request: Request, services: Injected) -> schemas.Readiness:
+async def ready(request: Request, services: Injected) -> health.Readiness:
     """The embedder embeds, the store answers and belongs to this embedder, and it stays."""
     if request.app.state.draining:
         raise NotReady("The service is about to stop; send requests to another one.")
@@ -32,7 +32,7 @@ async def ready(request: Request, services: Injected) -> schemas.Readiness:
         if model is not None:
             model.embedder.check()
             await model.store.check()
-    return schemas.Readiness(
+    return health.Readiness(
         model=pair.active.spec.name,
         other_model=None if pair.other is None else pair.other.spec.name,
         calibration=services.calibration,

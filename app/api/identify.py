@@ -4,13 +4,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
-from app import schemas
 from app.api.auditing import audited, note
 from app.api.bodies import one_image
-from app.api.deps import Images, Injected, detected
+from app.api.deps import Images, InGallery, Injected, detected
 from app.api.problems import responses
 from app.api.security import requires
-from app.schemas import InGallery
+from app.schemas import recognition
 from app.services.faces import Face
 from app.services.identify import Decision
 from app.services.timing import Timings
@@ -45,7 +44,7 @@ async def identify(
         Query(ge=-1, le=1, description="Least cosine similarity of a match, instead."),
     ] = None,
     gallery: InGallery = "default",
-) -> schemas.IdentifyAnswer:
+) -> recognition.IdentifyAnswer:
     timings = Timings()
     try:
         rule = await services.identifier.rule(
@@ -61,7 +60,7 @@ async def identify(
         timings.observe(services.metrics)
     matches = [decision.person.person_id for _, decision in decided if decision.person is not None]
     note(matches=matches, faces=len(decided))
-    return schemas.IdentifyAnswer(
+    return recognition.IdentifyAnswer(
         faces=[_identified(face, decision) for face, decision in decided],
         gallery_size=rule.gallery_size,
         target_fpir=rule.target_fpir,
@@ -71,9 +70,9 @@ async def identify(
     )
 
 
-def _identified(face: Face, decision: Decision) -> schemas.IdentifiedFace:
+def _identified(face: Face, decision: Decision) -> recognition.IdentifiedFace:
     best = decision.person or next(iter(decision.candidates), None)
-    return schemas.IdentifiedFace(
+    return recognition.IdentifiedFace(
         **detected(face),
         decision="unknown" if decision.person is None else "match",
         person_id=None if decision.person is None else decision.person.person_id,
@@ -81,7 +80,7 @@ def _identified(face: Face, decision: Decision) -> schemas.IdentifiedFace:
         probability=None if best is None else best.probability,
         threshold=decision.threshold,
         candidates=[
-            schemas.Candidate(
+            recognition.Candidate(
                 person_id=candidate.person_id,
                 similarity=candidate.similarity,
                 probability=candidate.probability,

@@ -4,14 +4,13 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 
-from app import schemas
 from app.api.auditing import audited, note
 from app.api.bodies import binary_body, read_binary
-from app.api.deps import Injected
+from app.api.deps import InGallery, Injected
 from app.api.problems import responses
 from app.api.security import requires
 from app.errors import ModelConflict
-from app.schemas import InGallery
+from app.schemas import models
 from app.services.models import Model
 from app.services.swap import Swap
 from app.store import records
@@ -23,7 +22,7 @@ all_of_it = requires("admin", about="all")
 @router.get(
     "", dependencies=[all_of_it], responses=responses(503), summary="Which models there are"
 )
-async def get_models(services: Injected) -> schemas.Models:
+async def get_models(services: Injected) -> models.Models:
     """And how far faces are carried over to the other one."""
     return await _models(services.swap)
 
@@ -36,7 +35,7 @@ async def get_models(services: Injected) -> schemas.Models:
     openapi_extra=binary_body("An embedder of faceid, ONNX."),
 )
 @audited("model.add")
-async def put_other(request: Request, services: Injected) -> schemas.Models:
+async def put_other(request: Request, services: Injected) -> models.Models:
     """From now on both are written to, and faces are carried over from the crops that were kept.
     Searches and decisions go on as before. Sending the same one again changes nothing."""
     await services.swap.add(await read_binary(request, services.settings.limits))
@@ -58,7 +57,7 @@ async def switch(
     accept_loss: Annotated[
         bool, Query(description="Also where some persons would not be found any more.")
     ] = False,
-) -> schemas.Models:
+) -> models.Models:
     """The next request is answered by the other model; both are written to as before, so a second
     switch brings the former one back."""
     await services.swap.switch(accept_loss=accept_loss)
@@ -73,7 +72,7 @@ async def switch(
     summary="Forget the other model",
 )
 @audited("model.remove")
-async def delete_other(services: Injected) -> schemas.Models:
+async def delete_other(services: Injected) -> models.Models:
     """Its file, and everything that was embedded by it."""
     await services.swap.remove()
     return await _models(services.swap)
@@ -95,7 +94,7 @@ async def list_awaiting(
         str | None, Query(max_length=200, description="From the page before; opaque.")
     ] = None,
     gallery: InGallery = "default",
-) -> schemas.AwaitingPage:
+) -> models.AwaitingPage:
     """Looks through the gallery part by part: ask again with the `cursor` until it is null."""
     pair = services.swap.pair
     of = pair.active if model == "active" else pair.other
@@ -107,22 +106,22 @@ async def list_awaiting(
         awaiting = records.to_awaiting(person.payload)
         if awaiting:
             found.append(
-                schemas.AwaitingPerson(
+                models.AwaitingPerson(
                     person_id=person.payload["person_id"],
                     face_count=person.payload["face_count"],
                     awaiting=[face.face_id for face in awaiting],
                 )
             )
-    return schemas.AwaitingPage(persons=found, scanned=len(page.persons), cursor=page.cursor)
+    return models.AwaitingPage(persons=found, scanned=len(page.persons), cursor=page.cursor)
 
 
-async def _models(swap: Swap) -> schemas.Models:
+async def _models(swap: Swap) -> models.Models:
     pair, report = swap.pair, swap.carry.report
     wanted, found = await swap.carry.sizes()
-    return schemas.Models(
+    return models.Models(
         active=_model(pair.active),
         other=None if pair.other is None else _model(pair.other),
-        carried=schemas.Carried(
+        carried=models.Carried(
             state=report.state,
             is_exact=swap.carry.is_exact,
             persons=found.persons,
@@ -135,9 +134,9 @@ async def _models(swap: Swap) -> schemas.Models:
     )
 
 
-def _model(model: Model) -> schemas.Model:
+def _model(model: Model) -> models.Model:
     calibration = model.spec.calibration
-    return schemas.Model(
+    return models.Model(
         model=model.spec.name,
         weights_sha256=model.spec.weights_sha256,
         dimension=model.spec.dimension,

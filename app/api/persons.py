@@ -7,15 +7,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response, status
 
-from app import schemas
 from app.api.auditing import audited, note
 from app.api.bodies import json_body, read_model, several_images
-from app.api.deps import Images, Injected, Which, box_of, quality_of
+from app.api.deps import FaceId, Images, InGallery, Injected, PersonId, Which, box_of, quality_of
 from app.api.problems import responses
 from app.api.security import requires
 from app.decision.gate import Gate
 from app.errors import InvalidRequest, PersonNotFound
-from app.schemas import FaceId, InGallery, PersonId
+from app.schemas import erasures, export, persons, times
 from app.services.capacity import check_capacity
 from app.settings import Concern
 from app.store import Consent, Face, Person, records
@@ -60,13 +59,13 @@ async def enrol(
             "with the `duplicates` in the answer, or just enrolled; unset: the service's own."
         ),
     ] = None,
-    consent_reference: schemas.ConsentReference | None = None,
+    consent_reference: persons.ConsentReference | None = None,
     expires_at: Annotated[
-        schemas.Moment | None,
+        times.Moment | None,
         Query(description="From then on no search finds the person; unset: as it is, or never."),
     ] = None,
     gallery: InGallery = "default",
-) -> schemas.EnrolAnswer:
+) -> persons.EnrolAnswer:
     """Creates the person where needed. An image that cannot be used is named in `rejected`
     and spoils no other. Repeating a request is safe: the same photo is stored once.
 
@@ -92,23 +91,23 @@ async def enrol(
         consent=consent,
     )
     note(faces_enrolled=len(enrolment.faces), images_rejected=len(enrolment.rejected))
-    return schemas.EnrolAnswer(
+    return persons.EnrolAnswer(
         person_id=person_id,
         faces=[
-            schemas.EnrolledFace(
+            persons.EnrolledFace(
                 **_measured(enrolled.stored),
                 warnings=[
-                    schemas.QualityWarning(code=w.code, detail=w.detail) for w in enrolled.warnings
+                    persons.QualityWarning(code=w.code, detail=w.detail) for w in enrolled.warnings
                 ],
             )
             for enrolled in enrolment.faces
         ],
         rejected=[
-            schemas.RejectedImage(index=r.index, code=r.error.code, detail=r.error.detail)
+            persons.RejectedImage(index=r.index, code=r.error.code, detail=r.error.detail)
             for r in enrolment.rejected
         ],
         duplicates=[
-            schemas.Duplicate(
+            persons.Duplicate(
                 person_id=found.person_id, similarity=found.similarity, threshold=found.threshold
             )
             for found in enrolment.duplicates
@@ -125,15 +124,15 @@ async def list_persons(
         str | None, Query(max_length=200, description="From the page before; opaque.")
     ] = None,
     gallery: InGallery = "default",
-) -> schemas.PersonPage:
+) -> persons.PersonPage:
     page = await services.store.persons(gallery, limit, cursor)
-    return schemas.PersonPage(persons=[_person(p) for p in page.persons], cursor=page.cursor)
+    return persons.PersonPage(persons=[_person(p) for p in page.persons], cursor=page.cursor)
 
 
 @router.get("/{person_id}", responses=responses(404, 503), summary="One person")
 async def get_person(
     person_id: PersonId, services: Injected, gallery: InGallery = "default"
-) -> schemas.Person:
+) -> persons.Person:
     return _person(await services.store.person(gallery, person_id))
 
 
@@ -141,14 +140,14 @@ async def get_person(
     "/{person_id}",
     responses=responses(404, 413, 415, 503),
     summary="Change a person's metadata, consent reference and end",
-    openapi_extra=json_body(schemas.PersonPatch),
+    openapi_extra=json_body(persons.PersonPatch),
 )
 @audited("person.patch")
 async def patch_person(
     person_id: PersonId, request: Request, services: Injected, gallery: InGallery = "default"
-) -> schemas.Person:
+) -> persons.Person:
     limits = services.settings.limits
-    patch = await read_model(request, schemas.PersonPatch, limits)
+    patch = await read_model(request, persons.PersonPatch, limits)
     consent = Consent()
     if "consent_reference" in patch.model_fields_set:
         consent["reference"] = patch.consent_reference
@@ -164,12 +163,12 @@ async def patch_person(
 @audited("person.delete")
 async def delete_person(
     person_id: PersonId, services: Injected, gallery: InGallery = "default"
-) -> schemas.DeletedPerson:
+) -> erasures.DeletedPerson:
     """Removes the person and all of their faces; the next search does not see them. The answer is
     the receipt, which is kept; a backup that is restored leaves out whom receipts tell of."""
     receipt = await services.eraser.erase(gallery, person_id)
     note(faces_deleted=receipt.faces_deleted, receipt=receipt.receipt_id)
-    return schemas.DeletedPerson(person_id=person_id, **asdict(receipt))
+    return erasures.DeletedPerson(person_id=person_id, **asdict(receipt))
 
 
 @access.get(
@@ -178,7 +177,7 @@ async def delete_person(
 @audited("person.export")
 async def export_person(
     person_id: PersonId, services: Injected, response: Response, gallery: InGallery = "default"
-) -> schemas.PersonExport:
+) -> export.PersonExport:
     """For the person's right of access: metadata, faces with their embeddings, times, model; the
     kept crops, and what another model has of them. It is biometric data; photos are not stored, so
     there are none in it."""
@@ -190,7 +189,7 @@ async def export_person(
     if pair.other is not None:
         with suppress(PersonNotFound):
             held = await pair.other.store.export(gallery, person_id)
-            other = schemas.PersonExportModel(
+            other = export.PersonExportModel(
                 model=pair.other.spec.name,
                 model_weights_sha256=pair.other.spec.weights_sha256,
                 embeddings=dict(
@@ -199,11 +198,11 @@ async def export_person(
                 template=None if held.template is None else held.template.tolist(),
             )
     response.headers["Content-Disposition"] = 'attachment; filename="person.json"'
-    return schemas.PersonExport(
+    return export.PersonExport(
         **dict(_person(stored.person)),
         gallery=gallery,
         faces=[
-            schemas.PersonExportFace(
+            export.PersonExportFace(
                 **dict(_face(face)), embedding=embedding, crop=crops.get(face.face_id)
             )
             for face, embedding in zip(stored.faces, stored.embeddings.tolist(), strict=True)
@@ -221,12 +220,12 @@ async def export_person(
 @router.get("/{person_id}/faces", responses=responses(404, 503), summary="A person's faces")
 async def list_faces(
     person_id: PersonId, services: Injected, gallery: InGallery = "default"
-) -> schemas.PersonFaces:
+) -> persons.PersonFaces:
     stored = await services.store.stored(gallery, person_id)
     if stored is None:
         raise PersonNotFound(gallery, person_id)
     held = records.enrolled(stored.payload)
-    return schemas.PersonFaces(
+    return persons.PersonFaces(
         person_id=person_id,
         faces=[_face(face) for face in held.faces],
         awaiting=[_face(face) for face in held.awaiting],
@@ -247,8 +246,8 @@ async def delete_face(
     await services.writer.delete_face(gallery, person_id, face_id)
 
 
-def _person(person: Person) -> schemas.Person:
-    return schemas.Person(
+def _person(person: Person) -> persons.Person:
+    return persons.Person(
         person_id=person.person_id,
         metadata=dict(person.metadata),
         consent_reference=person.consent_reference,
@@ -259,8 +258,8 @@ def _person(person: Person) -> schemas.Person:
     )
 
 
-def _face(face: Face) -> schemas.StoredFace:
-    return schemas.StoredFace(
+def _face(face: Face) -> persons.StoredFace:
+    return persons.StoredFace(
         **_measured(face), image_sha256=face.image_sha256, enrolled_at=face.enrolled_at
     )
 

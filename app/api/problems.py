@@ -23,7 +23,7 @@ from app.errors import (
     Unavailable,
 )
 from app.logs import request_id
-from app.schemas import Problem
+from app.schemas import problems
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,9 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": "Problem",
-            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+            "content": {
+                "application/problem+json": {"schema": problems.Problem.model_json_schema()}
+            },
         }
         for status in (*statuses, 422, 500)
     }

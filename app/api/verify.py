@@ -4,15 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app import schemas
 from app.api.auditing import audited, note
 from app.api.bodies import two_images_or_person
-from app.api.deps import Images, Injected, Which, box_of
+from app.api.deps import Images, InGallery, Injected, Which, box_of
 from app.api.problems import responses
 from app.api.security import requires
 from app.decision.distance import Metric
 from app.errors import InvalidRequest
-from app.schemas import PERSON_ID, InGallery
+from app.schemas import identifiers, recognition
 from app.services.verify import Criterion
 
 router = APIRouter(tags=["recognition"], dependencies=[requires("identify")])
@@ -30,7 +29,7 @@ async def verify(
     services: Injected,
     person_id: Annotated[
         str | None,
-        Query(pattern=PERSON_ID, description="Instead of the field of the same name."),
+        Query(pattern=identifiers.PERSON_ID, description="Instead of the field of the same name."),
     ] = None,
     metric: Metric = "cosine",
     target_fmr: Annotated[
@@ -51,12 +50,12 @@ async def verify(
     ] = 0.5,
     face: Which = "only",
     gallery: InGallery = "default",
-) -> schemas.VerifyAnswer:
+) -> recognition.VerifyAnswer:
     """Compares `image_a` with `image_b`, or `image` with the enrolled faces of `person_id`."""
     criterion = Criterion(metric, target_fmr, threshold, prior)
     person_id = person_id or body.fields.get("person_id")
     if person_id is not None:
-        if not schemas.is_person_id(person_id):
+        if not identifiers.is_person_id(person_id):
             raise InvalidRequest("person_id: 1 to 128 letters, digits or ._@:+=-")
         note(person_id=person_id)
         verification = await services.verifier.verify_person(
@@ -76,7 +75,7 @@ async def verify(
             a[0], b[0], choice=face, criterion=criterion
         )
     note(verified=verification.verified)
-    return schemas.VerifyAnswer(
+    return recognition.VerifyAnswer(
         verified=verification.verified,
         similarity=verification.similarity,
         distance=verification.distance,

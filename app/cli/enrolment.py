@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.cli.client import Refused, Service, Unreachable, person_path
+from app.schemas import identifiers
 
 # Also formats the service does not read: its own answer says so, photo by photo.
 _SUFFIXES = frozenset(
@@ -56,8 +57,6 @@ class Report:
 
 def scan(folder: Path) -> Folder:
     """Find the photos in `folder`/<person id>/. Hidden files and folders are passed over."""
-    from app.schemas import is_person_id  # brings FastAPI with it, slow to import
-
     found = Folder()
     for entry in _entries(folder, found):
         if not entry.is_dir():
@@ -66,7 +65,7 @@ def scan(folder: Path) -> Folder:
                 found.rejected.append(Reason(entry, "no_person", detail))
             else:
                 found.ignored.append(entry)
-        elif not is_person_id(entry.name):
+        elif not identifiers.is_person_id(entry.name):
             detail = (
                 "The folder's name is to be the person's id: 1 to 128 letters (without accents), "
                 "digits or ._@:+=-, the first of them a letter or a digit."
