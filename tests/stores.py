@@ -1,7 +1,7 @@
-"""Embedded stores of random faces, for tests."""
+"""Stores of random faces, for tests."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,30 @@ from app.store.crops import CropFiles, Crops
 
 DIMENSION = 16
 EMBEDDER = Embedder("test-model", DIMENSION, "a" * 64)
+NO_LIMIT = 10_000
+START = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 
 
-def unit(count: int, seed: int = 0) -> FloatArray:
-    rows = np.random.default_rng(seed).standard_normal((count, DIMENSION)).astype(np.float32)
+def unit(count: int, seed: int = 0, dimension: int = DIMENSION) -> FloatArray:
+    rows = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
-def face(person_id: str) -> Face:
-    now = datetime.now(UTC)
-    return Face(str(uuid.uuid4()), person_id, (0, 0, 9, 9), 0.9, {}, "0" * 64, now)
+def face(person_id: str, number: int = 0) -> Face:
+    """The same one for the same number."""
+    return Face(
+        face_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{person_id} {number}")),
+        person_id=person_id,
+        box=(10.5, 20.25, 64.0, 80.125),
+        detection_score=0.875,
+        quality={"sharpness": 0.5, "yaw_degrees": -12.25},
+        image_sha256=f"{number:064x}",
+        enrolled_at=START + timedelta(seconds=number),
+    )
+
+
+def faces_of(person_id: str, count: int) -> list[Face]:
+    return [face(person_id, number) for number in range(count)]
 
 
 def spec(embedder: Embedder = EMBEDDER) -> EmbedderSpec:
@@ -62,10 +76,17 @@ def embedded(path: Path, *, durable: bool = True) -> EmbeddedStore:
     return EmbeddedStore(path, EMBEDDER, template, durable=durable)
 
 
-async def enrol(store: EmbeddedStore, gallery: str, person_id: str, seed: int = 0) -> str:
-    added = face(person_id)
-    await store.enrol(gallery, person_id, [added], unit(1, seed), 100)
+async def enrol(store: Store, gallery: str, person_id: str, seed: int = 0) -> str:
+    added = face(person_id, seed)
+    await store.enrol(gallery, person_id, [added], unit(1, seed), NO_LIMIT)
     return added.face_id
+
+
+async def enrol_faces(
+    store: Store, person_id: str, embeddings: FloatArray, gallery: str = "default"
+) -> int:
+    faces = faces_of(person_id, len(embeddings))
+    return await store.enrol(gallery, person_id, faces, embeddings, NO_LIMIT)
 
 
 async def reopened(store: EmbeddedStore, path: Path) -> EmbeddedStore:

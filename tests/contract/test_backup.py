@@ -18,17 +18,11 @@ from app.store import Store, Targets, backup, transfer
 from app.store.backup import Backup, write_backup
 from app.store.receipts import erasures_since
 from app.store.transfer import StoreSource, WithoutErased, copy, verify
-from tests.contract.conftest import Make, NeedsServer
+from tests.contract.conftest import ENGINES, Make
 from tests.contract.test_transfer import WAYS, bits, exported, fill, ignore
-from tests.stores import EMBEDDER, enrol, face, unit, writer_of
+from tests.stores import EMBEDDER, NO_LIMIT, enrol, face, unit, writer_of
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-]
-
-ENGINES = ["embedded", "memory", pytest.param("server", marks=NeedsServer)]
+pytestmark = pytest.mark.anyio
 
 
 async def saved(store: Store) -> bytes:
@@ -150,8 +144,8 @@ async def test_persons_are_whole_and_the_deleted_stay_away_while_others_write(
         while not done:
             person_id = f"busy-{name}-{number % 40}"
             for count in (2, 4):
-                rows = unit(2, seed=number)
-                await store.enrol("default", person_id, [face(person_id) for _ in rows], rows, 1000)
+                faces = [face(person_id, count - 2), face(person_id, count - 1)]
+                await store.enrol("default", person_id, faces, unit(2, seed=number), NO_LIMIT)
                 log.append((datetime.now(UTC), person_id, count))
                 await asyncio.sleep(0.001)
             await store.delete_person("default", person_id)

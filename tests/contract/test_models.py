@@ -13,33 +13,23 @@ from app.decision.fusion import template
 from app.errors import StoreLocked, StoreMismatch
 from app.store import EmbeddedStore, Embedder
 from app.store.models import Chosen, ModelFolders, ModelStores
-from app.store.server import ServerStore, connect
+from app.store.server import ServerStore
 from app.store.server_models import ServerModels
+from tests.contract.conftest import ENGINES, client_of
 from tests.stores import DIMENSION, EMBEDDER, enrol, face, unit
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-]
+pytestmark = pytest.mark.anyio
 
 OTHER = Embedder("other-model", DIMENSION, "b" * 64)
-URL = os.environ.get("FACEID_TEST_QDRANT_URL")
 
 Open = Callable[[], Awaitable[ModelStores]]
 
 
-@pytest.fixture(
-    params=[
-        "embedded",
-        "memory",
-        pytest.param("server", marks=pytest.mark.skipif(URL is None, reason="no server given")),
-    ]
-)
+@pytest.fixture(params=ENGINES)
 async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
     """The same place again, by a process of its own."""
     opened: list[ModelStores] = []
-    client = AsyncQdrantClient(":memory:") if request.param == "memory" else None
+    client = client_of("memory") if request.param == "memory" else None
     prefix = f"faceid-test-{uuid.uuid4().hex}"
 
     async def reopen() -> ModelStores:
@@ -49,14 +39,14 @@ async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
                 await former.close()
             stores = ModelFolders(tmp_path / "store", template, durable=False)
         else:
-            own = client or connect(URL or "", timeout_s=30)
+            own = client or client_of("server")
             stores = ServerModels(own, template, prefix=prefix)
         opened.append(stores)
         return stores
 
     yield reopen
     if request.param == "server":
-        own = connect(URL or "", timeout_s=30)
+        own = client_of("server")
         for collection in (await own.get_collections()).collections:
             if collection.name.startswith(prefix):
                 await own.delete_collection(collection.name)

@@ -11,23 +11,10 @@ from app.decision.fusion import template
 from app.errors import PersonExpired, PersonNotFound
 from app.store import Consent, FloatArray, GallerySize, Receipt, Store, records
 from app.store.receipts import Erasures, erasures_since, person_digest
-from tests.contract.test_store import (
-    EMBEDDER,
-    NO_LIMIT,
-    Open,
-    anyio_backend,
-    enrol,
-    face,
-    faces_of,
-    listed,
-    pytestmark,
-    reopen,
-    store,
-    templates_of,
-    unit,
-)
+from tests.contract.conftest import Open, listed, templates_of
+from tests.stores import EMBEDDER, NO_LIMIT, enrol_faces, face, faces_of, unit
 
-__all__ = ["anyio_backend", "pytestmark", "reopen", "store"]
+pytestmark = pytest.mark.anyio
 
 LATER = datetime(2100, 1, 31, 12, 30, 15, 250_000, tzinfo=UTC)
 EARLIER = datetime(2001, 1, 31, tzinfo=UTC)
@@ -44,7 +31,7 @@ async def names(store: Store, probe: FloatArray, limit: int) -> list[str]:
 
 async def test_consent_is_kept_until_it_is_changed(store: Store) -> None:
     rows = unit(3)
-    await enrol(store, "bob", rows[:1])
+    await enrol_faces(store, "bob", rows[:1])
     bob = await store.person("default", "bob")
     assert (bob.consent_reference, bob.expires_at) == (None, None)
 
@@ -70,8 +57,8 @@ async def test_consent_is_kept_until_it_is_changed(store: Store) -> None:
 
 async def test_who_has_expired_is_found_by_nobody_but_is_still_there(store: Store) -> None:
     rows = unit(4)
-    await enrol(store, "ada", rows[:2])
-    await enrol(store, "bob", rows[2:])
+    await enrol_faces(store, "ada", rows[:2])
+    await enrol_faces(store, "bob", rows[2:])
     await expire(store, "ada")
     assert await names(store, template(rows[:2]), 5) == ["bob"]
     assert set(await store.embeddings("default", ["ada", "bob"])) == {"bob"}
@@ -106,10 +93,10 @@ async def test_the_living_are_found_behind_any_number_of_expired(store: Store) -
     near = 0.95 * probe + 0.05 * others
     near /= np.linalg.norm(near, axis=1, keepdims=True)
     for number, row in enumerate(near.astype(np.float32)):
-        await enrol(store, f"gone-{number}", row[None])
+        await enrol_faces(store, f"gone-{number}", row[None])
         await expire(store, f"gone-{number}")
     for number, row in enumerate(others[:3]):
-        await enrol(store, f"here-{number}", row[None])
+        await enrol_faces(store, f"here-{number}", row[None])
     expected = [f"here-{index}" for index in np.argsort(-(others[:3] @ probe))]
     assert await names(store, probe, 2) == expected[:2]
     assert await names(store, probe, 5) == expected
@@ -124,7 +111,7 @@ async def test_nobody_who_has_expired_is_enrolled(store: Store) -> None:
             "default", "ada", faces_of("ada", 1), rows[:1], NO_LIMIT, Consent(expires_at=EARLIER)
         )
     assert await store.galleries() == {}
-    await enrol(store, "ada", rows[:1])
+    await enrol_faces(store, "ada", rows[:1])
     await expire(store, "ada")
     with pytest.raises(PersonExpired, match="'ada' expired at 2001-01-31"):
         await store.enrol("default", "ada", [face("ada", 1)], rows[1:2], NO_LIMIT)
@@ -135,7 +122,7 @@ async def test_nobody_who_has_expired_is_enrolled(store: Store) -> None:
 
 
 async def test_only_who_has_expired_by_then_is_deleted(store: Store) -> None:
-    await enrol(store, "ada", unit(2))
+    await enrol_faces(store, "ada", unit(2))
     for expires_at in (None, LATER):
         await expire(store, "ada", expires_at)
         with pytest.raises(PersonNotFound):
@@ -149,7 +136,7 @@ async def test_only_who_has_expired_by_then_is_deleted(store: Store) -> None:
 async def test_an_export_is_all_there_is(store: Store) -> None:
     rows = unit(3)
     consent = Consent(reference="form 3", expires_at=EARLIER)
-    await enrol(store, "ada", rows)
+    await enrol_faces(store, "ada", rows)
     await store.update_person("default", "ada", {"name": "Ada"}, 100, consent)
     exported = await store.export("default", "ada")
     assert exported.person == await store.person("default", "ada")
@@ -158,7 +145,7 @@ async def test_an_export_is_all_there_is(store: Store) -> None:
     assert exported.template is not None
     np.testing.assert_allclose(exported.template, template(rows), atol=1e-6)
 
-    await enrol(store, "bob", rows[:1])
+    await enrol_faces(store, "bob", rows[:1])
     await store.delete_face("default", "bob", face("bob").face_id)
     nothing = await store.export("default", "bob")
     assert (nothing.faces, nothing.template, len(nothing.embeddings)) == ([], None, 0)
@@ -169,7 +156,7 @@ async def test_an_export_is_all_there_is(store: Store) -> None:
 async def test_an_exact_search_finds_what_the_other_finds(store: Store) -> None:
     rows = unit(30)
     for number, row in enumerate(rows):
-        await enrol(store, f"p{number}", row[None])
+        await enrol_faces(store, f"p{number}", row[None])
     await expire(store, "p3")
     probes = unit(3, seed=7)
     exact = await store.search("default", probes, 10, exact=True)

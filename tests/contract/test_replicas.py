@@ -23,11 +23,7 @@ from app.store import Face
 from app.store.crops import Crops
 from app.store.server_models import ServerModels
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-]
+pytestmark = pytest.mark.anyio
 
 NEW = SHIPPED_EMBEDDER.with_name("sface-arcface.onnx")
 

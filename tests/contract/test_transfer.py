@@ -9,17 +9,12 @@ import pytest
 from app.errors import DestinationOccupied, InvalidEmbedding, InvalidRequest, TransferIncomplete
 from app.store import GallerySize, Store, StoredPerson, Targets, transfer
 from app.store.transfer import StoreSource, compare_searches, copy, verify
-from tests.contract.conftest import Make, NeedsServer
-from tests.stores import enrol, face, unit
+from tests.contract.conftest import ENGINES, Make, NeedsServer
+from tests.stores import enrol, faces_of, unit
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-]
+pytestmark = pytest.mark.anyio
 
 Engines = tuple[str, str]
-ENGINES = ["embedded", "memory", pytest.param("server", marks=NeedsServer)]
 WAYS = [
     ("embedded", "memory"),
     ("memory", "embedded"),
@@ -49,7 +44,7 @@ async def fill(store: Store, persons: int = 30) -> None:
     for number in range(persons):
         person_id = f"person-{number}"
         rows = unit(1 + number % 4, seed=number)
-        await store.enrol("default", person_id, [face(person_id) for _ in rows], rows, 100)
+        await store.enrol("default", person_id, faces_of(person_id, len(rows)), rows, 100)
         await store.update_person("default", person_id, {"näme": [number, 1e300]}, 1000)
     faceless = await enrol(store, "second", "without")
     await store.delete_face("second", "without", faceless)
@@ -288,7 +283,7 @@ async def test_no_write_is_too_large_for_a_server(
     for number in range(9):
         person_id = f"person-{number}"
         rows = unit(1 if number else 80, seed=number)
-        await source.enrol("default", person_id, [face(person_id) for _ in rows], rows, 100)
+        await source.enrol("default", person_id, faces_of(person_id, len(rows)), rows, 100)
     writes: list[list[int]] = []
     original = destination.import_persons
 

@@ -23,14 +23,9 @@ from tests.abuse.outage import CLIENTS, outage, replica, seconds_until_ready, tw
 from tests.abuse.service import Service
 from tests.faults import FAULTS, Fault, Proxy, proxied
 from tests.qdrant import serving_twin
-from tests.stores import EMBEDDER, face, unit
+from tests.stores import EMBEDDER, faces_of, unit
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +105,8 @@ async def test_replicas_that_start_together_share_one_collection(proxy: Proxy) -
     try:
         counts = await asyncio.gather(
             *(
-                store.enrol("default", "ada", [face("ada")], row[None], 8)
-                for store, row in zip(stores, unit(8), strict=True)
+                store.enrol("default", "ada", [own], row[None], 8)
+                for store, own, row in zip(stores, faces_of("ada", 8), unit(8), strict=True)
             )
         )
         assert sorted(counts) == list(range(1, 9))
@@ -140,7 +135,7 @@ async def test_every_write_may_be_repeated_where_its_answer_was_lost(
     store = ServerStore(client, EMBEDDER, template, collection=name)
     await store.open()
     rows = unit(3)
-    faces = [face("ada") for _ in rows]
+    faces = faces_of("ada", len(rows))
     for number, (its, row) in enumerate(zip(faces, rows, strict=True), 1):
         assert await store.enrol("default", "ada", [its], row[None], 3) == number
     for number in range(3):

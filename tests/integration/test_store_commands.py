@@ -25,7 +25,7 @@ from app.store import EmbeddedStore, Embedder, FloatArray
 from app.store.backup import Backup
 from app.store.transfer import Contents, StoreSource, copy
 from tests.service import running
-from tests.stores import face
+from tests.stores import faces_of
 
 ROOT = Path(__file__).parents[2]
 FACEID = [sys.executable, "-W", "error", "-c", "from app.cli import main; main()"]
@@ -56,7 +56,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Path
             await store.enrol(
                 "default" if number % 3 else "other",
                 person_id,
-                [face(person_id), face(person_id)],
+                faces_of(person_id, 2),
                 unit[2 * number : 2 * number + 2],
                 100,
             )

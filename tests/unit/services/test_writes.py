@@ -20,11 +20,7 @@ from app.store.crops import CropFiles, Crops
 from app.store.server import ServerStore
 from tests.stores import DIMENSION, EMBEDDER, FixedModels, face, spec
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-]
+pytestmark = pytest.mark.anyio
 
 OTHER = Embedder("other-model", DIMENSION, "b" * 64)
 
@@ -60,7 +56,7 @@ class World:
     def new(self, person_id: str, number: int) -> NewFaces:
         crop = np.full((112, 112, 3), number, np.uint8)
         name = f"{person_id}/{number}"
-        own = self.faces.setdefault(name, face(person_id))
+        own = self.faces.setdefault(name, face(person_id, number))
         active = self.models.pair.active
         embedded = active.embedder.of(crop)  # type: ignore[attr-defined]
         return NewFaces(

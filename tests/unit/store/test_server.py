@@ -26,11 +26,7 @@ from app.store import Consent, Embedder, Face, GallerySize, Store, Targets, serv
 from app.store.server import ServerStore, connect
 from tests.stores import writer_of
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-]
+pytestmark = pytest.mark.anyio
 
 URL = os.environ.get("FACEID_TEST_QDRANT_URL")
 EMBEDDER = Embedder("test-model", 4, "a" * 64)
