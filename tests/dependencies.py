@@ -44,11 +44,11 @@ class Package(NamedTuple):
     needs: frozenset[str]
 
 
-def installed(root: str = "faceid") -> dict[str, Package]:
-    """`root` and all that it requires, by canonical name."""
+def installed() -> dict[str, Package]:
+    """faceid and all that it requires, by canonical name."""
     packages: dict[str, Package] = {}
     extras: dict[str, frozenset[str]] = {}
-    waiting = [Requirement(root)]
+    waiting = [Requirement("faceid")]
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)

@@ -20,6 +20,7 @@ _SHARES = {
     "delete_face": 4,
     "list": 4,
 }
+_MOST_PERSONS = 50
 
 
 class Broken(AssertionError):
@@ -53,13 +54,11 @@ class Ledger:
     Args:
         name: its persons' ids begin with it.
         seed: the same requests in the same order.
-        population: the most persons it keeps.
     """
 
-    def __init__(self, name: str, seed: int, population: int = 50) -> None:
+    def __init__(self, name: str, seed: int) -> None:
         self._name = name
         self._chance = random.Random(seed)
-        self._population = population
         self._photos = calls.faces(200)
         self._persons: dict[str, _Known] = {}
         self._doubt: _Unanswered | None = None
@@ -88,7 +87,7 @@ class Ledger:
             httpx.TransportError: no answer.
         """
         kind = self._chance.choices(list(_SHARES), list(_SHARES.values()))[0]
-        if kind == "create" and len(self._persons) >= self._population:
+        if kind == "create" and len(self._persons) >= _MOST_PERSONS:
             kind = "delete"
         elif not self._persons:
             kind = "create"

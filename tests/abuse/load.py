@@ -153,9 +153,9 @@ class Load:
         return connection
 
 
-def rate(samples: Sequence[Sample], status: int = 200) -> float:
-    """Answers of this status a second."""
-    answered = [sample for sample in samples if sample.status == status]
+def rate(samples: Sequence[Sample]) -> float:
+    """Requests answered with 200 a second."""
+    answered = [sample for sample in samples if sample.status == 200]
     last = max(sample.at + sample.seconds for sample in samples)
     return len(answered) / last
 

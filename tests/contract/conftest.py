@@ -118,13 +118,11 @@ async def listed(store: Store, limit: int, gallery: str = "default") -> list[Per
             return persons
 
 
-async def templates_of(
-    store: Store, limit: int = 1000, gallery: str = "default"
-) -> dict[str, FloatArray]:
+async def templates_of(store: Store, limit: int = 1000) -> dict[str, FloatArray]:
     found: dict[str, FloatArray] = {}
     cursor = None
     while True:
-        page = await store.templates(gallery, limit, cursor)
+        page = await store.templates("default", limit, cursor)
         assert page.templates.dtype == np.float32
         assert page.templates.shape == (len(page.person_ids), DIMENSION)
         assert len(page.person_ids) <= limit
@@ -134,21 +132,21 @@ async def templates_of(
             return found
 
 
-async def assert_consistent(store: Store, gallery: str = "default") -> None:
+async def assert_consistent(store: Store) -> None:
     """Every template is that of the stored faces, everywhere it can be seen."""
-    templates = await templates_of(store, gallery=gallery)
-    persons = await listed(store, 1000, gallery)
-    kept = await store.embeddings(gallery, [person.person_id for person in persons])
+    templates = await templates_of(store)
+    persons = await listed(store, 1000)
+    kept = await store.embeddings("default", [person.person_id for person in persons])
     assert set(templates) == set(kept) == {p.person_id for p in persons if p.face_count}
     for person in persons:
         rows = kept.get(person.person_id, unit(0))
-        faces = await store.faces(gallery, person.person_id)
+        faces = await store.faces("default", person.person_id)
         assert person.face_count == len(rows) == len(faces)
         if len(rows):
             np.testing.assert_allclose(templates[person.person_id], template(rows), atol=1e-6)
     size = GallerySize(len(persons), sum(person.face_count for person in persons))
-    assert await store.size(gallery) == size
+    assert await store.size("default") == size
     if templates:
         probes = np.stack(list(templates.values()))
-        found = await store.search(gallery, probes, 1)
+        found = await store.search("default", probes, 1)
         assert [nearest.person_id for (nearest,) in found] == list(templates)

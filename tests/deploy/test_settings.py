@@ -42,6 +42,10 @@ def test_every_setting_is_explained_in_the_example(root: Path) -> None:
     assert set(variables()) <= named
 
 
+def test_every_setting_is_in_the_readme(root: Path) -> None:
+    assert set(variables()) <= set(VARIABLE.findall((root / "README.md").read_text()))
+
+
 def test_the_example_shows_the_defaults(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in variables():
         monkeypatch.delenv(variable, raising=False)

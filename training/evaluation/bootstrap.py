@@ -92,8 +92,8 @@ class Means:
         return {name: float(counts @ value / total) for name, value in self._values.items()}
 
 
-def interval(samples: Array, level: float = LEVEL) -> tuple[Array, Array]:
+def interval(samples: Array) -> tuple[Array, Array]:
     """Percentile interval over the first axis; resamples without a value are passed over."""
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(samples, [tail, 1 - tail], axis=0)
     return low, high
