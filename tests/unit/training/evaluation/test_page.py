@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.training.evaluation.population import populate
-from training.evaluation import Report, evaluate, write_html
+from tests.unit.training.evaluation.reports import evaluate
+from training.evaluation import Report, write_html
 
 VOID = {"meta", "br"}
 
