@@ -3,22 +3,21 @@
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 # Whatever needs PyTorch is imported by the command that uses it.
 from app.errors import FaceIdError
 from training.errors import Interrupted, TrainingError
+from training.output import complain, say, show_calibration, table
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from app.models.spec import Calibration, EmbedderSpec
+    from app.models.spec import EmbedderSpec
     from training.checkpoint import Checkpoint
     from training.data import FaceSet
 
@@ -59,36 +58,19 @@ def main() -> None:
     try:
         app(prog_name="faceid-train")
     except Interrupted as error:
-        _complain(error)
+        complain(error)
         raise SystemExit(130) from None
     except (TrainingError, FaceIdError) as error:
-        _complain(error)
+        complain(error)
         raise SystemExit(1) from None
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        _complain(
+        complain(
             f"{error.name} is not installed; pip install -e '.[training]' in the project's "
             "folder brings it."
         )
         raise SystemExit(1) from None
-
-
-def _say(line: str) -> None:
-    Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(line)
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    drawn = Table(title=title, title_justify="left")
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(str, row))
-    Console(highlight=False, markup=False, emoji=False).print(drawn)
-
-
-def _complain(error: object) -> None:
-    typer.secho(f"faceid-train: {error}", fg="red", err=True)
 
 
 @app.command()
@@ -104,8 +86,8 @@ def prepare(
 
     report = run(photos, output, workers=workers, progress=Console(stderr=True).is_terminal)
     if report.left_out:
-        _table("Left out", ["photo", "code", "why"], report.left_out)
-    _say(
+        table("Left out", ["photo", "code", "why"], report.left_out)
+    say(
         f"{report.written} faces written, {report.present} already there, "
         f"{report.removed} removed, {len(report.left_out)} photos left out."
     )
@@ -145,7 +127,7 @@ def train(
         device=device,
         workers=workers,
         save_minutes=save_minutes,
-        say=_say,
+        say=say,
     )
 
 
@@ -191,8 +173,8 @@ def evaluate(
         if trained and pairs is None and faces.suffix != ".bin":
             judged = checkpoint.strangers(open_faces(faces), *trained)
         report = run(files[0], judged, baseline=[*files, None][1], pairs=pairs, output=output)
-    _say(report.verdict)
-    _say(f"{output / 'report.html'}, {output / 'report.json'}")
+    say(report.verdict)
+    say(f"{output / 'report.html'}, {output / 'report.json'}")
 
 
 @app.command()
@@ -225,8 +207,8 @@ def evaluate_service(
     report = run(photos, output, url=url, key=api_key, at_once=at_once)
     Console().print(*tables(report))
     for line in lines(report):
-        _say(line)
-    _say(f"{output / 'report.html'}, {output / 'report.json'}")
+        say(line)
+    say(f"{output / 'report.html'}, {output / 'report.json'}")
 
 
 @app.command()
@@ -307,7 +289,7 @@ def calibrate(
     from training.calibration import calibrate as run
     from training.data import open_faces
 
-    _show_calibration(run(model, open_faces(faces), dataset))
+    show_calibration(run(model, open_faces(faces), dataset))
 
 
 @app.command()
@@ -336,7 +318,7 @@ def interpolate(
         device=device,
         report=judged.__setitem__,
     )
-    _table(
+    table(
         "Mixes, on persons held out",
         ["share of END", *judged[best]],
         [
@@ -344,7 +326,7 @@ def interpolate(
             for alpha, figures in judged.items()
         ],
     )
-    _say(
+    say(
         f"{output}: {best:.2f} of END."
         if best > 0
         else f"{output}: START alone; no share of END is better on the persons held out."
@@ -368,9 +350,9 @@ def compare(
     from training.comparison import contrasts_table, figures_table
     from training.data import open_faces
 
-    found = run(open_faces(faces), sface.load(), output, steps=steps or STEPS, say=_say)
+    found = run(open_faces(faces), sface.load(), output, steps=steps or STEPS, say=say)
     Console().print(figures_table(found), contrasts_table(found))
-    _say(f"{output / 'compare.json'}, {output / 'losses.png'}, {output / 'distances.png'}")
+    say(f"{output / 'compare.json'}, {output / 'losses.png'}, {output / 'distances.png'}")
 
 
 def _to_onnx(trained: "Checkpoint", name: str, licence: str, training_data: str) -> "ModelProto":
@@ -397,49 +379,5 @@ def _command() -> str:
 
 def _show(output: Path, spec: "EmbedderSpec") -> None:
     if spec.calibration is not None:
-        _show_calibration(spec.calibration)
-    _say(f"{output}, {output.with_suffix('.md')}")
-
-
-def _show_calibration(calibration: "Calibration") -> None:
-    one, many = calibration.verification, calibration.identification
-    _table(
-        f"{one.impostor_pairs:,} pairs of strangers (below {one.measured_down_to:g} modelled)",
-        ["FMR", "95 % interval", "cosine >=", "manhattan <=", "FNMR"],
-        [
-            [
-                f"{fmr:g}",
-                f"{low:.2g} to {high:.2g}",
-                f"{cosine:.4f}",
-                f"{manhattan:.3f}",
-                f"{100 * fnmr:.2f} %",
-            ]
-            for fmr, low, high, cosine, manhattan, fnmr in zip(
-                one.fmr,
-                one.fmr_low,
-                one.fmr_high,
-                one.cosine[0],
-                one.manhattan[0],
-                one.fnmr,
-                strict=True,
-            )
-        ],
-    )
-    last = len(many.persons) - 1
-    shown = [i for i, size in enumerate(many.persons) if size in (1, 10, 100, 1000) or i == last]
-    _table(
-        f"Galleries drawn from {calibration.persons:,} persons, one photo each: cosine above the "
-        "cohort's raise",
-        ["FPIR", "95 % interval", *(f"{many.persons[size]:,}" for size in shown)],
-        [
-            [
-                f"{fpir:g}",
-                f"{low:.2g} to {high:.2g}",
-                *(f"{many.similarity[0][size][rate]:.3f}" for size in shown),
-            ]
-            for rate, (fpir, low, high) in enumerate(
-                zip(many.fpir, many.fpir_low, many.fpir_high, strict=True)
-            )
-        ],
-    )
-    _say(f"calibration {calibration.id}")
+        show_calibration(spec.calibration)
+    say(f"{output}, {output.with_suffix('.md')}")
