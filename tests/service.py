@@ -16,6 +16,8 @@ import uvicorn
 from app.main import create_app
 from app.settings import Settings
 
+JPEG = {"Content-Type": "image/jpeg"}
+
 
 @contextmanager
 def running(

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from tests.abuse import calls
 from tests.abuse.mutants import originals
 from tests.abuse.report import Row, finish
-from tests.abuse.service import ROOT, Service, serving
+from tests.abuse.service import Service, serving
+from tests.commands import ROOT
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 

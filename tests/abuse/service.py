@@ -1,6 +1,5 @@
 """The service as a process of its own, to be killed, starved and watched."""
 
-import os
 import re
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
+from tests.commands import ROOT, environment
 
 _KEY = re.compile(r"export FACEID_API_KEY=(\S+)")
 _ADDRESS = re.compile(r"serving on (http://[^\"]+)")
@@ -53,10 +52,7 @@ class Service:
     def __init__(self, folder: Path, store: Path | None = None, **variables: str) -> None:
         self.log = folder / "log"
         self.store = store or folder / "store"
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("FACEID_")}
-        self.environment = (
-            inherited | {"PYTHONPATH": str(ROOT), "FACEID_STORE__PATH": str(self.store)} | variables
-        )
+        self.environment = environment(**{"FACEID_STORE__PATH": str(self.store)} | variables)
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.authorization = ""

@@ -10,9 +10,7 @@ import pytest
 from app import auth
 from app.api.auditing import audited_as
 from app.audit import log, verify
-from tests.service import running
-
-JPEG = {"Content-Type": "image/jpeg"}
+from tests.service import JPEG, running
 
 
 class Audited:

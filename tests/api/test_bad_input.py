@@ -15,9 +15,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.service import running
+from tests.service import JPEG, running
 
-JPEG = {"Content-Type": "image/jpeg"}
 MAX_BODY = 2_000_000
 
 

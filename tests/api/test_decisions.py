@@ -11,9 +11,7 @@ import onnx
 import pytest
 
 from app.models.spec import METADATA_KEY, SHIPPED_EMBEDDER
-from tests.service import running
-
-JPEG = {"Content-Type": "image/jpeg"}
+from tests.service import JPEG, running
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,7 +3,7 @@ import base64
 import httpx
 import pytest
 
-JPEG = {"Content-Type": "image/jpeg"}
+from tests.service import JPEG
 
 
 def test_three_ways_to_send_an_image_are_one(

@@ -8,10 +8,9 @@ import httpx
 import pytest
 
 from app import auth
-from tests.service import running
+from tests.service import JPEG, running
 
 FACE = "00000000-0000-0000-0000-000000000000"
-JPEG = {"Content-Type": "image/jpeg"}
 
 # Call to the scope it needs (None: open) and what it is about: the gallery in its query or path,
 # all galleries, or none. A new route has to be entered here.

@@ -12,9 +12,8 @@ import pytest
 
 from app import auth
 from app.cli import protocol
-from tests.service import running
+from tests.service import JPEG, running
 
-JPEG = {"Content-Type": "image/jpeg"}
 HEAD = (
     b"POST /identify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
     b"Content-Length: %d\r\n\r\n"

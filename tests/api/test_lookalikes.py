@@ -7,8 +7,6 @@ import pytest
 
 from tests.api.conftest import enrol
 
-JPEG = {"Content-Type": "image/jpeg"}
-
 
 def mirror(photo: bytes) -> bytes:
     """Another photo of the same person, as far as a face is concerned."""

@@ -10,13 +10,12 @@ import httpx
 import pytest
 
 from app.models.spec import SHIPPED_EMBEDDER
-from tests.service import running
+from tests.service import JPEG, running
 
 OLD = SHIPPED_EMBEDDER
 OLD_NAME = "sface-2021dec"
 NEW = SHIPPED_EMBEDDER.with_name("sface-arcface.onnx")
 BINARY = {"Content-Type": "application/octet-stream"}
-JPEG = {"Content-Type": "image/jpeg"}
 KEY = base64.b64encode(bytes(32)).decode()
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.service import running
-
-JPEG = {"Content-Type": "image/jpeg"}
+from tests.service import JPEG, running
 
 
 def metric(client: httpx.Client, name: str) -> float:

@@ -5,7 +5,7 @@ import httpx
 import numpy as np
 import pytest
 
-JPEG = {"Content-Type": "image/jpeg"}
+from tests.service import JPEG
 
 
 @pytest.fixture(scope="module", autouse=True)

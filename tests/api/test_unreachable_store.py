@@ -6,9 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.service import running
-
-JPEG = {"Content-Type": "image/jpeg"}
+from tests.service import JPEG, running
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """The command line from end to end: the real application, models and store."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,25 +15,22 @@ import httpx
 import pytest
 
 from app.inference.device import cuda_problem
+from tests import commands
+from tests.commands import FACEID, ROOT
 
-ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "tests" / "photos"
 HOPPER, COLLINS, GROUP = (
     str(PHOTOS / name) for name in ("grace_hopper.jpg", "astronaut.png", "group.jpg")
 )
-FACEID = [sys.executable, "-W", "error", "-c", "from app.cli import main; main()"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FACEID_")}
-    return inherited | {
-        "FACEID_STORE__PATH": str(tmp_path / "store"),
-        "FACEID_AUTH__DISABLED": "true",
-        "PYTHONPATH": str(ROOT),
-    }
+    return commands.environment(
+        FACEID_STORE__PATH=str(tmp_path / "store"), FACEID_AUTH__DISABLED="true"
+    )
 
 
 @pytest.fixture

@@ -1,25 +1,20 @@
 """`faceid model` against a running service."""
 
 import base64
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 from app.models.spec import SHIPPED_EMBEDDER
-from tests.service import running
+from tests.commands import FACEID, environment
+from tests.service import JPEG, running
 
-ROOT = Path(__file__).parents[2]
 NEW = SHIPPED_EMBEDDER.with_name("sface-arcface.onnx")
-JPEG = {"Content-Type": "image/jpeg"}
 
 
 def faceid(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FACEID_")}
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "app.cli", "model", *arguments, "--url", url],
-        env=inherited | {"PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
+        [*FACEID, "model", *arguments, "--url", url],
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=120,

@@ -2,12 +2,10 @@
 
 import asyncio
 import multiprocessing
-import os
 import random
 import signal
 import stat
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,13 +22,12 @@ from app.models.spec import SHIPPED_EMBEDDER, EmbedderSpec
 from app.store import EmbeddedStore, Embedder, FloatArray
 from app.store.backup import Backup
 from app.store.transfer import Contents, StoreSource, copy
-from tests.service import running
+from tests import commands
+from tests.commands import FACEID
+from tests.service import JPEG, running
 from tests.stores import faces_of
 
-ROOT = Path(__file__).parents[2]
-FACEID = [sys.executable, "-W", "error", "-c", "from app.cli import main; main()"]
 PERSONS = 3000
-JPEG = {"Content-Type": "image/jpeg"}
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -80,8 +77,7 @@ def contents(path: Path, embedder: Embedder) -> dict[str, Contents]:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FACEID_")}
-    return inherited | {"PYTHONPATH": str(ROOT)}
+    return commands.environment()
 
 
 @pytest.fixture
