@@ -17,6 +17,7 @@ from app.store import records
 from app.store.base import Embedder
 
 _ATTEMPTS = 4
+_PAGE = 1000
 _KEYWORD = models.KeywordIndexType.KEYWORD
 _INDEXES: dict[str, models.KeywordIndexParams | models.IntegerIndexParams] = {
     "gallery": models.KeywordIndexParams(type=_KEYWORD, is_tenant=True),
@@ -68,20 +69,19 @@ class QdrantCollection:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[AsyncQdrantClient]:
         """The client, once the collection is known to be there and ours."""
-        try:
-            if not self._ready:
-                # One try for all who wait: one each would add up their timeouts.
-                if self._preparing is None:
-                    self._preparing = asyncio.create_task(self._prepare())
-                    self._preparing.add_done_callback(self._prepared)
-                await asyncio.shield(self._preparing)
-            yield self._client
-        except (ApiException, QdrantException) as error:
-            if isinstance(error, UnexpectedResponse) and error.status_code == 404:
-                self._ready = False  # the collection is gone
-            raise StoreUnavailable(
-                f"The Qdrant server did not answer as it should: {error}"
-            ) from error
+        async with translated():
+            try:
+                if not self._ready:
+                    # One try for all who wait: one each would add up their timeouts.
+                    if self._preparing is None:
+                        self._preparing = asyncio.create_task(self._prepare())
+                        self._preparing.add_done_callback(self._prepared)
+                    await asyncio.shield(self._preparing)
+                yield self._client
+            except UnexpectedResponse as error:
+                if error.status_code == 404:
+                    self._ready = False  # the collection is gone
+                raise
 
     async def _prepare(self) -> None:
         if not self._may_open:
@@ -143,3 +143,34 @@ class QdrantCollection:
                 await asyncio.sleep(0.1 * (attempt + 1))
             else:
                 return
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """
+    Raises:
+        StoreUnavailable: the client raised that the server does not answer, or not as it should.
+    """
+    try:
+        yield
+    except (ApiException, QdrantException) as error:
+        raise StoreUnavailable(f"The Qdrant server did not answer as it should: {error}") from error
+
+
+def matches(key: str, value: str | int) -> models.FieldCondition:
+    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+
+
+async def scroll_all(
+    client: AsyncQdrantClient, name: str, condition: models.Filter | None, fields: list[str] | bool
+) -> list[models.Record]:
+    """Every point of a collection that matches, without vectors."""
+    found: list[models.Record] = []
+    offset = None
+    while True:
+        points, offset = await client.scroll(
+            name, condition, limit=_PAGE, offset=offset, with_payload=fields
+        )
+        found += points
+        if offset is None:
+            return found

@@ -4,25 +4,19 @@ One collection holds every gallery. Ids are derived from what they stand for, an
 identity is the collection's own metadata: it comes into being with the collection, so two
 replicas cannot disagree about it.
 
-A person is read, changed and written back on condition that the `version` is still the one that
-was read; who finds another one reads again. So replicas that change the same person at the same
-moment lose nothing, and the template is always that of the faces beside it.
+`app.store.points` has how replicas that change the same person at the same moment lose nothing.
 """
 
-import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
-from weakref import WeakValueDictionary
 
 from qdrant_client import AsyncQdrantClient, models
 
-from app.errors import FaceNotFound, PersonNotFound, StoreUnavailable
+from app.errors import FaceNotFound, PersonNotFound
 from app.store import records
 from app.store.base import (
     Consent,
@@ -42,7 +36,8 @@ from app.store.base import (
     Targets,
     TemplatePage,
 )
-from app.store.collection import QdrantCollection
+from app.store.collection import QdrantCollection, matches
+from app.store.points import VERSION_FIELDS, Payload, Points, Vectors, new_version, repeated
 from app.store.resilience import CircuitBreaker, Resilience
 from app.store.server_receipts import ServerReceipts
 
@@ -55,14 +50,10 @@ _CACHED_S = 5.0
 # 400,000, with 1,024 all but 0.4 % of these: it has to grow with the gallery.
 _LEAST_EF = 256
 _PERSONS_PER_EF = 400
-# Attempts to change a person whom other replicas are changing, and what the pauses grow by.
-_TURNS = 50
-_TURN_S = 0.01
 _ALL_GALLERIES = 100_000
 _ALL_FACE_COUNTS = 100_000
 # In a person's payload, and of no meaning to another engine.
-_OWN_FIELDS = frozenset(("kind", "gallery", "version", "former_versions", "claimed_until"))
-_PAGE = 1000
+_OWN_FIELDS = VERSION_FIELDS | {"kind", "gallery", "claimed_until"}
 # So many times the neighbours are asked for where too many of the nearest have expired.
 _FURTHER = 8
 # A replica that has claimed a person to delete may be dead by then.
@@ -71,7 +62,6 @@ _CLAIMED_S = 60.0
 # asked to wait before it comes again.
 _FAILURES = 5
 _BREAK_S = 2.0
-_STRONG = models.WriteOrdering.STRONG
 
 
 def connect(
@@ -133,10 +123,10 @@ class ServerStore:
         self._collection = QdrantCollection(
             client, collection, embedder, replicas, shards, may_open=may_open
         )
+        self._points = Points(self._collection)
         self.receipts = receipts or ServerReceipts(client, f"{collection}-erasures", replicas)
         self._sizes: dict[str, tuple[float, GallerySize]] = {}
         self._targets: dict[str, tuple[float, Targets]] = {}
-        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
         """Create what is missing; a store whose opening failed tries again at every call.
@@ -166,11 +156,8 @@ class ServerStore:
         records.check_embeddings(embeddings, len(faces), self._embedder.dimension)
         now = datetime.now(UTC)
 
-        def add(record: dict[str, Any] | None) -> tuple[dict[str, Any], records.Enrolled]:
-            record = record or records.person_payload(person_id, now) | {
-                "kind": "person",
-                "gallery": gallery,
-            }
+        def add(record: Payload | None) -> tuple[Payload, records.Enrolled]:
+            record = record or _own(gallery, records.person_payload(person_id, now))
             record = records.consented(record, consent)
             records.check_not_expired(record)
             enrolled = records.enrolled(record).merged(faces, embeddings)
@@ -210,42 +197,40 @@ class ServerStore:
                 ignore=exact, rescore=True, oversampling=records.oversampling(limit)
             ),
         )
-        async with self._collection.connected() as client:
-            responses = await client.query_batch_points(
-                self._collection.name,
-                [
-                    models.QueryRequest(
-                        query=probe,
-                        using=records.VECTOR,
-                        filter=models.Filter(must=[_matches("gallery", gallery)]),
-                        params=params,
-                        limit=limit,
-                        with_payload=records.NEIGHBOUR_FIELDS,
-                    )
-                    for probe in probes.tolist()
-                ],
-            )
-        return [response.points for response in responses]
+        return await self._points.nearest(
+            records.VECTOR,
+            probes,
+            limit,
+            matches("gallery", gallery),
+            params,
+            records.NEIGHBOUR_FIELDS,
+        )
 
     async def embeddings(self, gallery: str, person_ids: Collection[str]) -> dict[str, FloatArray]:
         points = [_person_point(gallery, person_id) for person_id in person_ids]
-        return records.embeddings_by_person(await self._retrieve(points, records.EMBEDDING_FIELDS))
+        return records.embeddings_by_person(
+            await self._points.payloads(points, records.EMBEDDING_FIELDS)
+        )
 
     async def size(self, gallery: str) -> GallerySize:
         expires, size = self._sizes.get(gallery, (0.0, GallerySize(0, 0)))
         if time.monotonic() >= expires:
             size = records.to_size(
-                await self._facet("face_count", _ALL_FACE_COUNTS, _matches("gallery", gallery))
+                await self._points.counts(
+                    "face_count", _ALL_FACE_COUNTS, matches("gallery", gallery)
+                )
             )
             self._sizes[gallery] = time.monotonic() + _CACHED_S, size
         return size
 
     async def galleries(self) -> dict[str, GallerySize]:
         # By number of faces, as there can be many more galleries than such numbers.
-        counts = await self._facet("face_count", _ALL_FACE_COUNTS)
+        counts = await self._points.counts("face_count", _ALL_FACE_COUNTS)
         found: dict[str, list[tuple[Any, int]]] = {}
         for count, _ in counts:
-            alike = await self._facet("gallery", _ALL_GALLERIES, _matches("face_count", count))
+            alike = await self._points.counts(
+                "gallery", _ALL_GALLERIES, matches("face_count", count)
+            )
             for gallery, persons in alike:
                 found.setdefault(str(gallery), []).append((count, persons))
         return {gallery: records.to_size(found[gallery]) for gallery in sorted(found)}
@@ -256,7 +241,7 @@ class ServerStore:
     async def targets(self, gallery: str) -> Targets:
         expires, targets = self._targets.get(gallery, (0.0, Targets()))
         if time.monotonic() >= expires:
-            found = await self._retrieve([_gallery_point(gallery)], True)
+            found = await self._points.payloads([_gallery_point(gallery)])
             targets = records.to_targets(found[0] if found else {})
             self._targets[gallery] = time.monotonic() + _CACHED_S, targets
         return targets
@@ -264,30 +249,19 @@ class ServerStore:
     async def set_targets(self, gallery: str, targets: Targets) -> None:
         payload = {"kind": "gallery", "gallery": gallery} | asdict(targets)
         point = models.PointStruct(id=_gallery_point(gallery), vector={}, payload=payload)
-        async with self._collection.connected() as client:
-            await client.upsert(self._collection.name, [point], ordering=_STRONG)
+        await self._points.put([point])
         self._targets.pop(gallery, None)
 
     async def all_targets(self) -> dict[str, Targets]:
-        found: dict[str, Targets] = {}
-        offset = None
-        while True:
-            async with self._collection.connected() as client:
-                points, offset = await client.scroll(
-                    self._collection.name,
-                    models.Filter(must=[_matches("kind", "gallery")]),
-                    limit=_PAGE,
-                    offset=offset,
-                )
-            for point in points:
-                payload = point.payload or {}
-                found[payload["gallery"]] = records.to_targets(payload)
-            if offset is None:
-                return {name: found[name] for name in sorted(found) if found[name] != Targets()}
+        found = {
+            payload["gallery"]: records.to_targets(payload)
+            for payload in await self._points.matching(matches("kind", "gallery"))
+        }
+        return {name: found[name] for name in sorted(found) if found[name] != Targets()}
 
     async def templates(self, gallery: str, limit: int, cursor: str | None = None) -> TemplatePage:
         findable = models.HasVectorCondition(has_vector=records.VECTOR)
-        points, following = await self._scroll(
+        points, following = await self._page(
             gallery, limit, cursor, findable, fields=records.NEIGHBOUR_FIELDS, vectors=True
         )
         person_ids, templates = records.to_templates(
@@ -296,84 +270,77 @@ class ServerStore:
         return TemplatePage(person_ids, templates, following)
 
     async def persons(self, gallery: str, limit: int, cursor: str | None = None) -> Page:
-        points, following = await self._scroll(
-            gallery, limit, cursor, _matches("kind", "person"), fields=records.PERSON_FIELDS
+        points, following = await self._page(
+            gallery, limit, cursor, matches("kind", "person"), fields=records.PERSON_FIELDS
         )
         return Page([records.to_person(point.payload or {}) for point in points], following)
 
     async def export_persons(
         self, gallery: str, limit: int, cursor: str | None = None
     ) -> StoredPage:
-        points, following = await self._scroll(
-            gallery, limit, cursor, _matches("kind", "person"), fields=True, vectors=True
+        points, following = await self._page(
+            gallery, limit, cursor, matches("kind", "person"), fields=True, vectors=True
         )
         return StoredPage([_stored(point) for point in points], following)
 
     async def import_persons(self, gallery: str, persons: Sequence[StoredPerson]) -> None:
         records.check_templates(persons, self._embedder.dimension)
-        own = {"kind": "person", "gallery": gallery, "former_versions": []}
         points = [
             models.PointStruct(
                 id=_person_point(gallery, person.payload["person_id"]),
                 vector=records.stored_vectors(person),
-                payload={**person.payload, **own, "version": uuid4().hex},
+                payload=_own(gallery, person.payload) | new_version(),
             )
             for person in persons
         ]
-        async with self._collection.connected() as client:
-            await client.upsert(self._collection.name, points, ordering=_STRONG)
+        await self._points.put(points)
         self._sizes.pop(gallery, None)
 
     async def stored(self, gallery: str, person_id: str) -> StoredPerson | None:
-        found = await self._whole(_person_point(gallery, person_id))
+        found = await self._points.whole(_person_point(gallery, person_id))
         return None if found is None else _stored(found)
 
     async def revise(self, gallery: str, person_id: str, revise: Revise) -> None:
         point = _person_point(gallery, person_id)
-        for turn in range(1, _TURNS + 1):
-            found = await self._whole(point)
+
+        async def attempt() -> bool:
+            found = await self._points.whole(point)
             stored = None if found is None else _stored(found)
             record = None if found is None else found.payload or {}
             if record is None:
                 # Somebody without faces holds the place: a deletion takes them away, and what
                 # follows finds nobody to write over.
-                record = records.person_payload(person_id, datetime.now(UTC)) | {
-                    "kind": "person",
-                    "gallery": gallery,
-                }
-                version = await self._swap(point, None, record, {})
-                if version is None:
-                    continue
-                record |= {"version": version, "former_versions": []}
+                nobody = _own(gallery, records.person_payload(person_id, datetime.now(UTC)))
+                record = await self._points.swap(point, None, nobody, {})
+                if record is None:
+                    return False
             try:
                 revised = await revise(stored)
             except BaseException:
                 if stored is None:
-                    await self._delete(point, record["version"])
+                    await self._points.delete(point, record)
                 raise
             if revised is None:
-                await self._delete(point, record["version"])
-                return
+                await self._points.delete(point, record)
+                return True
             if revised is stored:
-                return
-            after = {**revised.payload, "kind": "person", "gallery": gallery}
-            if await self._swap(point, record, after, records.stored_vectors(revised)):
-                self._sizes.pop(gallery, None)
-                return
-            await asyncio.sleep(random.uniform(0, turn * _TURN_S))
-        raise StoreUnavailable(f"Person {person_id!r} is being changed too often.")
+                return True
+            after = _own(gallery, revised.payload)
+            if not await self._points.swap(point, record, after, records.stored_vectors(revised)):
+                return False
+            self._sizes.pop(gallery, None)
+            return True
+
+        await repeated(attempt, f"Person {person_id!r}")
 
     async def person(self, gallery: str, person_id: str) -> Person:
         return records.to_person(await self._record(gallery, person_id, records.PERSON_FIELDS))
 
     async def export(self, gallery: str, person_id: str) -> Export:
-        async with self._collection.connected() as client:
-            found = await client.retrieve(
-                self._collection.name, [_person_point(gallery, person_id)], with_vectors=True
-            )
-        if not found:
+        found = await self._points.whole(_person_point(gallery, person_id))
+        if found is None:
             raise PersonNotFound(gallery, person_id)
-        return records.to_export(found[0].payload or {}, found[0].vector)
+        return records.to_export(found.payload or {}, found.vector)
 
     async def update_person(
         self,
@@ -383,7 +350,7 @@ class ServerStore:
         max_bytes: int,
         consent: Consent | None = None,
     ) -> Person:
-        def merge(record: dict[str, Any] | None) -> tuple[dict[str, Any], None]:
+        def merge(record: Payload | None) -> tuple[Payload, None]:
             if record is None:
                 raise PersonNotFound(gallery, person_id)
             metadata = records.patched(record["metadata"], patch, max_bytes)
@@ -401,37 +368,28 @@ class ServerStore:
     ) -> int:
         point = _person_point(gallery, person_id)
         record = await self._record(gallery, person_id, expired_by is not None or ["face_count"])
-        version = None
+        claimed = None
         if expired_by is not None:
             records.check_expired_by(record, gallery, expired_by)
             if record.get("claimed_until", 0.0) > time.time():
                 raise PersonNotFound(gallery, person_id)
             # Of several replicas one deletes, and only whom nobody has given more time since.
-            claimed = record | {"claimed_until": time.time() + _CLAIMED_S}
-            version = await self._swap(point, record, claimed, None)
-            if version is None:
+            claim = record | {"claimed_until": time.time() + _CLAIMED_S}
+            claimed = await self._points.swap(point, record, claim, None)
+            if claimed is None:
                 raise PersonNotFound(gallery, person_id)
-        await self._delete(point, version)
+        await self._points.delete(point, claimed)
         self._sizes.pop(gallery, None)
-        if expired_by is not None and await self._retrieve([point], ["person_id"]):
+        if expired_by is not None and await self._points.payloads([point], ["person_id"]):
             raise PersonNotFound(gallery, person_id)
         count: int = record["face_count"]
         return count
-
-    async def _delete(self, point: str, version: str | None) -> None:
-        """Delete a point; with a version, only if it is still that one."""
-        selector: models.PointsSelector = models.PointIdsList(points=[point])
-        if version is not None:
-            conditions = [models.HasIdCondition(has_id=[point]), _matches("version", version)]
-            selector = models.FilterSelector(filter=models.Filter(must=conditions))
-        async with self._collection.connected() as client:
-            await client.delete(self._collection.name, selector, ordering=_STRONG)
 
     async def vacuum(self) -> int:
         return 0  # the server's optimiser drops what is deleted when it thinks fit
 
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
-        def remove(record: dict[str, Any] | None) -> tuple[dict[str, Any], records.Enrolled]:
+        def remove(record: Payload | None) -> tuple[Payload, records.Enrolled]:
             if record is None:
                 raise PersonNotFound(gallery, person_id)
             enrolled = records.enrolled(record)
@@ -445,102 +403,33 @@ class ServerStore:
         self,
         gallery: str,
         person_id: str,
-        change: Callable[[dict[str, Any] | None], tuple[dict[str, Any], records.Enrolled | None]],
-    ) -> dict[str, Any]:
+        change: Callable[[Payload | None], tuple[Payload, records.Enrolled | None]],
+    ) -> Payload:
         """Write what `change` makes of a person's payload, which is None of somebody new.
 
-        `change` is called again where another replica was faster. It returns the payload to
-        write, and the faces to put in it where they are not those that were read.
+        It returns the payload to write, and the faces to put in it where they are not those that
+        were read.
         """
+
+        def changed(before: Payload | None) -> tuple[Payload, Vectors | None]:
+            after, enrolled = change(before)
+            if enrolled is None:
+                return after, None
+            return enrolled.into(after), records.vectors(enrolled, self._fuse)
+
         point = _person_point(gallery, person_id)
-        # Those of this process take turns without a race, but wait for the server together.
-        lock = self._changing.setdefault(point, asyncio.Lock())
-        async with self._collection.connected(), lock:
-            for turn in range(1, _TURNS + 1):
-                before = next(iter(await self._retrieve([point], True)), None)
-                after, enrolled = change(before)
-                vectors = None
-                if enrolled is not None:
-                    after = enrolled.into(after)
-                    vectors = records.vectors(enrolled, self._fuse)
-                if await self._swap(point, before, after, vectors):
-                    self._sizes.pop(gallery, None)
-                    return after
-                await asyncio.sleep(random.uniform(0, turn * _TURN_S))
-        raise StoreUnavailable(f"Person {person_id!r} is being changed too often.")
-
-    async def _swap(
-        self,
-        point: str,
-        before: dict[str, Any] | None,
-        after: dict[str, Any],
-        vectors: dict[str, Any] | None,
-    ) -> str | None:
-        """Write `after` if the point is still as it was `before`; its version if it was.
-
-        Args:
-            vectors: None leaves them as they are.
-        """
-        version = uuid4().hex
-        after = after | {"version": version, "former_versions": []}
-        mode, unchanged = models.UpdateMode.INSERT_ONLY, models.Filter()
-        if before is not None:
-            former = [before["version"], *before["former_versions"]]
-            after["former_versions"] = former[:_TURNS]
-            mode = models.UpdateMode.UPDATE_ONLY
-            unchanged.must = [
-                models.HasIdCondition(has_id=[point]),
-                _matches("version", before["version"]),
-            ]
-        async with self._collection.connected() as client:
-            if vectors is None:
-                await client.set_payload(self._collection.name, after, unchanged, ordering=_STRONG)
-            else:
-                await client.upsert(
-                    self._collection.name,
-                    [models.PointStruct(id=point, vector=vectors, payload=after)],
-                    update_filter=unchanged,
-                    update_mode=mode,
-                    ordering=_STRONG,
-                )
-        # The answer does not tell. By now another replica may have written over it.
-        for stored in await self._retrieve([point], ["version", "former_versions"]):
-            if version in (stored["version"], *stored["former_versions"]):
-                return version
-        return None
+        written = await self._points.change(point, f"Person {person_id!r}", changed)
+        self._sizes.pop(gallery, None)
+        return written
 
     async def _record(
         self, gallery: str, person_id: str, fields: list[str] | bool = True
-    ) -> dict[str, Any]:
-        for payload in await self._retrieve([_person_point(gallery, person_id)], fields):
+    ) -> Payload:
+        for payload in await self._points.payloads([_person_point(gallery, person_id)], fields):
             return payload
         raise PersonNotFound(gallery, person_id)
 
-    async def _whole(self, point: str) -> models.Record | None:
-        async with self._collection.connected() as client:
-            found = await client.retrieve(self._collection.name, [point], with_vectors=True)
-        return found[0] if found else None
-
-    async def _retrieve(self, points: list[str], fields: list[str] | bool) -> list[dict[str, Any]]:
-        """The payloads of those that are there."""
-        async with self._collection.connected() as client:
-            found = await client.retrieve(self._collection.name, points, with_payload=fields)
-        return [point.payload or {} for point in found]
-
-    async def _facet(
-        self, key: str, limit: int, *conditions: models.FieldCondition
-    ) -> list[tuple[Any, int]]:
-        async with self._collection.connected() as client:
-            response = await client.facet(
-                self._collection.name,
-                key,
-                facet_filter=models.Filter(must=list(conditions)),
-                limit=limit,
-                exact=True,
-            )
-        return [(hit.value, hit.count) for hit in response.hits]
-
-    async def _scroll(
+    async def _page(
         self,
         gallery: str,
         limit: int,
@@ -550,17 +439,16 @@ class ServerStore:
         fields: list[str] | bool,
         vectors: bool = False,
     ) -> tuple[list[models.Record], str | None]:
-        """A page of the gallery's points that match, and the cursor of the next one."""
+        """Of the gallery's points that match, and the cursor of the next page."""
         offset = records.decode_cursor(gallery, cursor)
-        async with self._collection.connected() as client:
-            points, following = await client.scroll(
-                self._collection.name,
-                models.Filter(must=[_matches("gallery", gallery), condition]),
-                limit=limit,
-                offset=None if offset is None else str(offset),
-                with_payload=fields,
-                with_vectors=vectors,
-            )
+        points, following = await self._points.page(
+            limit,
+            None if offset is None else str(offset),
+            matches("gallery", gallery),
+            condition,
+            fields=fields,
+            vectors=vectors,
+        )
         return points, None if following is None else records.encode_cursor(gallery, following)
 
 
@@ -570,13 +458,14 @@ def _stored(point: models.Record) -> StoredPerson:
     return records.to_stored(shared, point.vector)
 
 
+def _own(gallery: str, payload: Mapping[str, Any]) -> Payload:
+    """A person's payload as it lies in a point here, but for the version."""
+    return {**payload, "kind": "person", "gallery": gallery}
+
+
 def _person_point(gallery: str, person_id: str) -> str:
     return str(records.point_id(gallery, person_id))
 
 
 def _gallery_point(gallery: str) -> str:
     return str(records.point_id(gallery))
-
-
-def _matches(key: str, value: str | int) -> models.FieldCondition:
-    return models.FieldCondition(key=key, match=models.MatchValue(value=value))

@@ -10,147 +10,24 @@ import asyncio
 import base64
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from app.errors import StoreMismatch, StoreUnavailable
 from app.store import records
 from app.store.base import Embedder, Fuse, Receipts, Store
+from app.store.collection import translated
 from app.store.crops import SealedCrops
 from app.store.models import Chosen
+from app.store.plain import PlainCollection
 from app.store.server import ServerStore
+from app.store.server_crops import ServerCrops
 from app.store.server_receipts import ServerReceipts
 
 # A server takes 32 MiB in one request.
 _CHUNK_BYTES = 8 * 2**20
-_PAGE = 1000
-_STRONG = models.WriteOrdering.STRONG
-
-
-class _Points:
-    """A collection without vectors, made at its first use."""
-
-    def __init__(self, client: AsyncQdrantClient, name: str, replicas: int, index: str) -> None:
-        self.name = name
-        self._client = client
-        self._replicas = replicas
-        self._index = index
-        self._is_there = False
-
-    async def exist(self) -> bool:
-        async with translated():
-            self._is_there = self._is_there or await self._client.collection_exists(self.name)
-        return self._is_there
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[AsyncQdrantClient]:
-        async with translated():
-            if not await self.exist():
-                await self._create()
-            try:
-                yield self._client
-            except UnexpectedResponse as error:
-                if error.status_code == 404:
-                    self._is_there = False
-                raise
-
-    async def _create(self) -> None:
-        try:
-            await self._client.create_collection(
-                self.name,
-                vectors_config={},
-                replication_factor=self._replicas,
-                write_consistency_factor=self._replicas,
-            )
-        except UnexpectedResponse:
-            # Another replica may have been faster.
-            if not await self._client.collection_exists(self.name):
-                raise
-        await self._client.create_payload_index(
-            self.name, self._index, field_schema=models.PayloadSchemaType.KEYWORD
-        )
-        self._is_there = True
-
-    async def upsert(self, id_: str, payload: dict[str, object]) -> None:
-        async with self.connected() as client:
-            point = models.PointStruct(id=id_, vector={}, payload=payload)
-            await client.upsert(self.name, [point], ordering=_STRONG)
-
-    async def retrieve(self, ids: Collection[str]) -> list[models.Record]:
-        if not await self.exist():
-            return []
-        async with self.connected() as client:
-            return await client.retrieve(self.name, list(ids))
-
-    async def matching(self, value: str | None, fields: list[str]) -> list[models.Record]:
-        """Those whose indexed field is `value`; None: all."""
-        found: list[models.Record] = []
-        if not await self.exist():
-            return found
-        offset = None
-        condition = None if value is None else models.Filter(must=[self._is(value)])
-        while True:
-            async with self.connected() as client:
-                points, offset = await client.scroll(
-                    self.name, condition, limit=_PAGE, offset=offset, with_payload=fields
-                )
-            found += points
-            if offset is None:
-                return found
-
-    async def delete(self, which: Collection[str] | None, value: str = "") -> None:
-        """By ids; None: those whose indexed field is `value`."""
-        if not await self.exist():
-            return
-        selector: models.PointsSelector = models.PointIdsList(points=list(which or ()))
-        if which is None:
-            selector = models.FilterSelector(filter=models.Filter(must=[self._is(value)]))
-        elif not which:
-            return
-        async with self.connected() as client:
-            await client.delete(self.name, selector, ordering=_STRONG)
-
-    def _is(self, value: str) -> models.FieldCondition:
-        return models.FieldCondition(key=self._index, match=models.MatchValue(value=value))
-
-
-class ServerCrops:
-    """`SealedCrops` on a Qdrant server."""
-
-    def __init__(self, client: AsyncQdrantClient, collection: str, replicas: int) -> None:
-        self._points = _Points(client, collection, replicas, "person")
-
-    async def put(self, person: UUID, face_id: str, sealed: bytes) -> bool:
-        id_ = _point(person, face_id)
-        is_new = not await self._points.retrieve([id_])
-        await self._points.upsert(
-            id_,
-            {
-                "person": str(person),
-                "face_id": face_id,
-                "sealed": base64.b64encode(sealed).decode(),
-            },
-        )
-        return is_new
-
-    async def get(self, person: UUID, face_ids: Collection[str]) -> dict[str, bytes]:
-        found = await self._points.retrieve([_point(person, face_id) for face_id in face_ids])
-        payloads = [point.payload or {} for point in found]
-        return {payload["face_id"]: base64.b64decode(payload["sealed"]) for payload in payloads}
-
-    async def delete(self, person: UUID, face_ids: Collection[str] | None = None) -> None:
-        ids = None if face_ids is None else [_point(person, face_id) for face_id in face_ids]
-        await self._points.delete(ids, str(person))
-
-    async def persons(self) -> set[UUID]:
-        found = await self._points.matching(None, ["person"])
-        return {UUID((point.payload or {})["person"]) for point in found}
 
 
 class ServerModels:
@@ -180,7 +57,7 @@ class ServerModels:
         self._active, self._other = f"{prefix}-active", f"{prefix}-other"
         self.receipts: Receipts = ServerReceipts(client, f"{prefix}-erasures", replicas)
         self.crops: SealedCrops = ServerCrops(client, f"{prefix}-crops", replicas)
-        self._points = _Points(client, f"{prefix}-models", replicas, "kind")
+        self._kept = PlainCollection(client, f"{prefix}-models", replicas, "kind")
         self._configured: Embedder | None = None
         self._is_open = False
         self._models: dict[str, Embedder] = {}
@@ -268,26 +145,25 @@ class ServerModels:
     async def keep(self, model: Embedder, data: bytes) -> None:
         chunks = [data[start : start + _CHUNK_BYTES] for start in range(0, len(data), _CHUNK_BYTES)]
         for number, chunk in enumerate(chunks):
-            await self._points.upsert(
+            await self._kept.put(
                 _chunk(model, number),
                 {"kind": "chunk", "data": base64.b64encode(chunk).decode()},
             )
         # Last, so that who finds it finds all of them.
-        await self._points.upsert(
+        await self._kept.put(
             _whole(model),
             {"kind": "file", "chunks": len(chunks), "sha256": hashlib.sha256(data).hexdigest()},
         )
 
     async def file(self, model: Embedder) -> Path | None:
-        whole = await self._points.retrieve([_whole(model)])
+        whole = await self._kept.payloads([_whole(model)])
         if not whole:
             return None
-        payload = whole[0].payload or {}
         data = b""
-        for number in range(payload["chunks"]):
-            for chunk in await self._points.retrieve([_chunk(model, number)]):
-                data += base64.b64decode((chunk.payload or {})["data"])
-        if hashlib.sha256(data).hexdigest() != payload["sha256"]:
+        for number in range(whole[0]["chunks"]):
+            for chunk in await self._kept.payloads([_chunk(model, number)]):
+                data += base64.b64decode(chunk["data"])
+        if hashlib.sha256(data).hexdigest() != whole[0]["sha256"]:
             raise StoreUnavailable(f"The file of {model.name} is not whole on the Qdrant server.")
         if self._files is None:
             self._files = tempfile.TemporaryDirectory(prefix="faceid-")
@@ -302,20 +178,20 @@ class ServerModels:
             if await self._client.collection_exists(collection):
                 await self._client.delete_collection(collection)
         self._models.pop(collection, None)
-        whole = await self._points.retrieve([_whole(model)])
-        chunks = (whole[0].payload or {})["chunks"] if whole else 0
-        await self._points.delete(
+        whole = await self._kept.payloads([_whole(model)])
+        chunks = whole[0]["chunks"] if whole else 0
+        await self._kept.delete(
             [_whole(model), *(_chunk(model, number) for number in range(chunks))]
         )
 
     async def note_unequal(self) -> None:
-        await self._points.upsert(str(uuid4()), {"kind": "note"})
+        await self._kept.put(str(uuid4()), {"kind": "note"})
 
     async def unequal(self) -> frozenset[str]:
-        return frozenset(str(point.id) for point in await self._points.matching("note", ["kind"]))
+        return frozenset(str(point.id) for point in await self._kept.matching("note"))
 
     async def clear(self, notes: frozenset[str]) -> None:
-        await self._points.delete(notes)
+        await self._kept.delete(notes)
 
     async def close(self) -> None:
         if self._files is not None:
@@ -323,22 +199,10 @@ class ServerModels:
         await self._client.close()
 
 
-@asynccontextmanager
-async def translated() -> AsyncIterator[None]:
-    try:
-        yield
-    except (ApiException, QdrantException) as error:
-        raise StoreUnavailable(f"The Qdrant server did not answer as it should: {error}") from error
-
-
 def _alias(name: str, collection: str) -> models.CreateAliasOperation:
     return models.CreateAliasOperation(
         create_alias=models.CreateAlias(alias_name=name, collection_name=collection)
     )
-
-
-def _point(person: UUID, face_id: str) -> str:
-    return str(records.point_id("crop", str(person), face_id))
 
 
 def _whole(model: Embedder) -> str:
