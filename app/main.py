@@ -269,9 +269,20 @@ def stores_of(
     # Imported here: the client takes half a second to load, and most do without it.
     from app.store.server import connect
     from app.store.server_models import ServerModels
+    from app.store.vector_index import VectorIndex
 
     api_key = settings.api_key.get_secret_value() if settings.api_key else None
     client = connect(settings.url, api_key=api_key, timeout_s=settings.timeout_s, observe=observe)
     return ServerModels(
-        client, template, replicas=settings.replication_factor, shards=settings.shard_number
+        client,
+        template,
+        replicas=settings.replication_factor,
+        shards=settings.shard_number,
+        index=VectorIndex(
+            m=settings.hnsw_m,
+            min_ef=settings.hnsw_min_ef,
+            persons_per_ef=settings.hnsw_persons_per_ef,
+            quantization=settings.quantization,
+            oversampling=settings.oversampling,
+        ),
     )

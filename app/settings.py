@@ -61,6 +61,37 @@ class StoreSettings(_Section):
         le=1024,
         description="Shards of the collection when it is made; unset: one for each node.",
     )
+    hnsw_m: int = Field(
+        16,
+        ge=0,
+        le=128,
+        description="Server: links of each person in the graph of its gallery; 0: no graph, "
+        "searches are scans.",
+    )
+    hnsw_min_ef: int = Field(
+        256,
+        ge=1,
+        le=65_536,
+        description="Server: candidates that a search of a graph keeps, at least.",
+    )
+    hnsw_persons_per_ef: int = Field(
+        400,
+        ge=1,
+        description="Server: one candidate more for so many persons of the gallery, once that is "
+        "more than HNSW_MIN_EF.",
+    )
+    quantization: Literal["ram", "disk", "off"] = Field(
+        "ram",
+        description="Server: where the 4-bit codes are that searches go over; off: they go over "
+        "the templates themselves.",
+    )
+    oversampling: float = Field(
+        4.0,
+        ge=1,
+        le=100,
+        description="Server: candidates found by their codes that are scored exactly, for each "
+        "person wanted; 64 in all at least.",
+    )
     durable: bool = Field(
         True,
         description="Embedded store: an acknowledged write survives a power cut (false: it "

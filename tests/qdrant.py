@@ -33,6 +33,10 @@ async def _create(twin: AsyncQdrantClient, name: str, body: Any) -> Any:
     return await twin.create_collection(name, wanted.vectors, metadata=wanted.metadata)
 
 
+async def _update(_: AsyncQdrantClient, __: str, ___: Any) -> Any:
+    return True  # the twin has neither graph nor codes
+
+
 async def _drop(twin: AsyncQdrantClient, name: str, _: Any) -> Any:
     return await twin.delete_collection(name)
 
@@ -109,6 +113,7 @@ _CALLS: list[tuple[str, str, _Handler]] = [
     ("POST", "/collections/aliases", _alias),
     ("GET", f"{_COLLECTION}/exists", _exists),
     ("PUT", _COLLECTION, _create),
+    ("PATCH", _COLLECTION, _update),
     ("GET", _COLLECTION, _describe),
     ("DELETE", _COLLECTION, _drop),
     ("PUT", f"{_COLLECTION}/index", _index),

@@ -5,6 +5,7 @@ created and checked by the first call that reaches the server, whichever that is
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,9 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from app.errors import StoreMismatch, StoreUnavailable
 from app.store import records
 from app.store.base import Embedder
+from app.store.vector_index import VectorIndex
+
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 4
 _PAGE = 1000
@@ -36,6 +40,7 @@ class QdrantCollection:
         embedder: whose embeddings it must hold.
         replicas: copies of every point when it is created.
         shards: over which its points are spread then; None: as the server does by itself.
+        index: that it gets; one that is there with another is given this one.
         may_open: False: it is not known yet whether it is to be made.
     """
 
@@ -46,6 +51,7 @@ class QdrantCollection:
         embedder: Embedder,
         replicas: int,
         shards: int | None,
+        index: VectorIndex,
         *,
         may_open: bool = True,
     ) -> None:
@@ -54,6 +60,7 @@ class QdrantCollection:
         self._embedder = embedder
         self._replicas = replicas
         self._shards = shards
+        self._index = index
         self._may_open = may_open
         self._ready = False
         self._preparing: asyncio.Task[None] | None = None
@@ -86,8 +93,10 @@ class QdrantCollection:
     async def _prepare(self) -> None:
         if not self._may_open:
             raise StoreUnavailable("The Qdrant server has not said yet which models there are.")
-        await self._create()
-        await self._require_same_model()
+        is_new = await self._create()
+        config = await self._require_same_model()
+        if not is_new:
+            await self._apply_index(config)
         for field, schema in _INDEXES.items():
             await self._client.create_payload_index(self.name, field, field_schema=schema)
         self._ready = True
@@ -97,19 +106,46 @@ class QdrantCollection:
         if not task.cancelled():
             task.exception()  # looked at, even where nobody waits any more
 
-    async def _require_same_model(self) -> None:
-        info = await self._client.get_collection(self.name)
+    async def _require_same_model(self) -> models.CollectionConfig:
+        config = (await self._client.get_collection(self.name)).config
         problem = records.mismatch(
-            info.config.metadata or {}, self._embedder, f"collection {self.name!r}"
+            config.metadata or {}, self._embedder, f"collection {self.name!r}"
         )
         if problem is not None:
             raise StoreMismatch(problem)
+        return config
 
-    async def _create(self) -> None:
+    async def _apply_index(self, config: models.CollectionConfig) -> None:
+        changes = "; ".join(self._index.changes(config))
+        if not changes:
+            return
+        try:
+            await self._client.update_collection(
+                self.name,
+                hnsw_config=self._index.hnsw(),
+                quantization_config=self._index.codes() or models.Disabled.DISABLED,
+            )
+        except UnexpectedResponse as error:
+            if error.status_code != 403:
+                raise
+            _log.warning(
+                "collection %r is not as the settings say (%s), and the key may not change it",
+                self.name,
+                changes,
+            )
+        else:
+            _log.warning(
+                "collection %r is changed to the settings (%s); the server rebuilds its index "
+                "in the background",
+                self.name,
+                changes,
+            )
+
+    async def _create(self) -> bool:
         """Create the collection unless it is there; replicas may be doing the same just now."""
         for attempt in range(_ATTEMPTS):
             if await self._client.collection_exists(self.name):
-                return
+                return False
             try:
                 await self._client.create_collection(
                     self.name,
@@ -118,13 +154,8 @@ class QdrantCollection:
                             size=self._embedder.dimension, distance=models.Distance.DOT
                         )
                     },
-                    # A graph for each gallery, none across them.
-                    hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
-                    quantization_config=models.TurboQuantization(
-                        turbo=models.TurboQuantQuantizationConfig(
-                            bits=models.TurboQuantBitSize.BITS4, memory=models.Memory.PINNED
-                        )
-                    ),
+                    hnsw_config=self._index.hnsw(),
+                    quantization_config=self._index.codes(),
                     shard_number=self._shards,
                     replication_factor=self._replicas,
                     write_consistency_factor=self._replicas,
@@ -142,7 +173,8 @@ class QdrantCollection:
                     raise
                 await asyncio.sleep(0.1 * (attempt + 1))
             else:
-                return
+                return True
+        return False
 
 
 @asynccontextmanager

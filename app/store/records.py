@@ -54,7 +54,7 @@ NEIGHBOUR_FIELDS = ["person_id", "expires_at"]
 EMBEDDING_FIELDS = ["person_id", "expires_at", "face_count", "embeddings"]
 # Candidates that are scored again exactly: so many for each person wanted, and never fewer than
 # recall needs where only the best is wanted.
-_OVERSAMPLING = 4
+OVERSAMPLING = 4.0
 _MIN_RESCORED = 64
 
 _NAMESPACE = UUID("6b0f2a0e-6a4b-5d0f-9a53-0d2c1f7f3c11")
@@ -66,9 +66,9 @@ def point_id(*parts: str) -> UUID:
     return uuid5(_NAMESPACE, "\0".join(parts))
 
 
-def oversampling(limit: int) -> float:
+def oversampling(limit: int, least: float = OVERSAMPLING) -> float:
     """How many candidates an engine must score exactly to find the `limit` best, for each."""
-    return max(_OVERSAMPLING, _MIN_RESCORED / limit)
+    return max(least, _MIN_RESCORED / limit)
 
 
 def check_face_count(person_id: str, count: int, max_faces: int) -> None:

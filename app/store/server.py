@@ -1,4 +1,4 @@
-"""A Qdrant server (1.18 or newer), shared by any number of replicas of this service.
+"""A Qdrant server (1.19 or newer), shared by any number of replicas of this service.
 
 One collection holds every gallery. Ids are derived from what they stand for, and the model's
 identity is the collection's own metadata: it comes into being with the collection, so two
@@ -40,16 +40,13 @@ from app.store.collection import QdrantCollection, matches
 from app.store.points import VERSION_FIELDS, Payload, Points, Vectors, new_version, repeated
 from app.store.resilience import CircuitBreaker, Resilience
 from app.store.server_receipts import ServerReceipts
+from app.store.vector_index import DEFAULT_INDEX, VectorIndex
 
 _log = logging.getLogger(__name__)
 
 # The threshold of an identification follows the gallery's size by its logarithm: what other
 # replicas wrote in the last seconds does not move it. New targets may take as long.
 _CACHED_S = 5.0
-# How far a graph is searched. With 256 it found 98 % of 100,000 random persons and 80 % of
-# 400,000, with 1,024 all but 0.4 % of these: it has to grow with the gallery.
-_LEAST_EF = 256
-_PERSONS_PER_EF = 400
 _ALL_GALLERIES = 100_000
 _ALL_FACE_COUNTS = 100_000
 # In a person's payload, and of no meaning to another engine.
@@ -101,6 +98,7 @@ class ServerStore:
         replicas: copies of every point when the collection is created. A write waits for all
             of them, so that a deletion is seen by the next search wherever it goes.
         shards: over which its points are spread; None: as many as the server thinks fit.
+        index: how templates are indexed, and searched.
         receipts: of erasures; None: in a collection named after this one.
         may_open: False: every call raises `StoreUnavailable`.
     """
@@ -114,14 +112,16 @@ class ServerStore:
         collection: str = "faceid",
         replicas: int = 1,
         shards: int | None = None,
+        index: VectorIndex = DEFAULT_INDEX,
         receipts: Receipts | None = None,
         may_open: bool = True,
     ) -> None:
         self._client = client
         self._embedder = embedder
+        self._index = index
         self._fuse = fuse
         self._collection = QdrantCollection(
-            client, collection, embedder, replicas, shards, may_open=may_open
+            client, collection, embedder, replicas, shards, index, may_open=may_open
         )
         self._points = Points(self._collection)
         self.receipts = receipts or ServerReceipts(client, f"{collection}-erasures", replicas)
@@ -190,19 +190,12 @@ class ServerStore:
         self, gallery: str, probes: FloatArray, limit: int, *, exact: bool
     ) -> list[list[models.ScoredPoint]]:
         persons = (await self.size(gallery)).persons
-        params = models.SearchParams(
-            exact=exact,
-            hnsw_ef=max(_LEAST_EF, persons // _PERSONS_PER_EF),
-            quantization=models.QuantizationSearchParams(
-                ignore=exact, rescore=True, oversampling=records.oversampling(limit)
-            ),
-        )
         return await self._points.nearest(
             records.VECTOR,
             probes,
             limit,
             matches("gallery", gallery),
-            params,
+            self._index.search(persons, limit, exact=exact),
             records.NEIGHBOUR_FIELDS,
         )
 

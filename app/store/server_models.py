@@ -25,6 +25,7 @@ from app.store.plain import PlainCollection
 from app.store.server import ServerStore
 from app.store.server_crops import ServerCrops
 from app.store.server_receipts import ServerReceipts
+from app.store.vector_index import DEFAULT_INDEX, VectorIndex
 
 # A server takes 32 MiB in one request.
 _CHUNK_BYTES = 8 * 2**20
@@ -37,7 +38,7 @@ class ServerModels:
         client: closed with it.
         fuse: as in `ServerStore`.
         prefix: of the names of collections and aliases.
-        replicas, shards: as in `ServerStore`.
+        replicas, shards, index: as in `ServerStore`.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class ServerModels:
         prefix: str = "faceid",
         replicas: int = 1,
         shards: int | None = None,
+        index: VectorIndex = DEFAULT_INDEX,
     ) -> None:
         self._client = client
         self._fuse = fuse
         self._prefix = prefix
         self._replicas = replicas
         self._shards = shards
+        self._index = index
         self._active, self._other = f"{prefix}-active", f"{prefix}-other"
         self.receipts: Receipts = ServerReceipts(client, f"{prefix}-erasures", replicas)
         self.crops: SealedCrops = ServerCrops(client, f"{prefix}-crops", replicas)
@@ -128,6 +131,7 @@ class ServerModels:
             collection=collection,
             replicas=self._replicas,
             shards=self._shards,
+            index=self._index,
             receipts=self.receipts,
             # Before the server has said which models there are, no collection is made for one.
             may_open=self._is_open,

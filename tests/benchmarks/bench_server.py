@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from app.store.collection import _INDEXES
+from app.store.vector_index import DEFAULT_INDEX
 from tests.benchmarks.bench_capacity import DIMENSION, FloatArray, resident_bytes, unit_vectors
 
-# As `app/store/server.py` asks for them.
-LINKS = 16
+LINKS = DEFAULT_INDEX.m
 EFS = (256, 1024)
 NOISE = 0.1
 PROBES = 500
