@@ -33,7 +33,8 @@ async def _create(twin: AsyncQdrantClient, name: str, body: Any) -> Any:
     return await twin.create_collection(name, wanted.vectors, metadata=wanted.metadata)
 
 
-async def _update(_: AsyncQdrantClient, __: str, ___: Any) -> Any:
+async def _update(_: AsyncQdrantClient, __: str, body: Any) -> Any:
+    models.UpdateCollection(**body)
     return True  # the twin has neither graph nor codes
 
 
