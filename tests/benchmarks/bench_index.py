@@ -25,12 +25,14 @@ from rich.console import Console
 from rich.table import Table
 
 from app.store import FloatArray
-from app.store.vector_index import DEFAULT_INDEX, VectorIndex
+from app.store.vector_index import DEFAULT_INDEX, Quantization, VectorIndex
 from tests.benchmarks.bench_capacity import DIMENSION, unit_vectors
 from tests.benchmarks.bench_server import disk_bytes
 
 LINKS = (8, 16, 32)
 EFS = (128, 256, 512)
+PLACES: tuple[Quantization, ...] = ("disk", "off")
+FACTORS = (1.0, 4.0, 16.0)
 NOISE = 0.1
 PROBES = 500
 WANTED = 20
@@ -136,15 +138,15 @@ def main() -> None:
     for links in LINKS:
         index = replace(DEFAULT_INDEX, m=links)
         measured(index, {f"m {links}, ef {ef}": replace(index, min_ef=ef) for ef in EFS})
-    for index in (replace(DEFAULT_INDEX, m=0), replace(DEFAULT_INDEX, quantization="disk")):
-        measured(index, {f"m {index.m}, codes {index.quantization}": index})
-    without = replace(DEFAULT_INDEX, quantization="off")
-    measured(without, {"codes off": without})
-    candidates = (1.0, 4.0, 16.0)
-    measured(
-        DEFAULT_INDEX,
-        {f"oversampling {n:g}": replace(DEFAULT_INDEX, oversampling=n) for n in candidates},
-    )
+    for place in PLACES:
+        index = replace(DEFAULT_INDEX, quantization=place)
+        measured(index, {f"codes {place}": index})
+    for links in (DEFAULT_INDEX.m, 0):
+        index = replace(DEFAULT_INDEX, m=links)
+        measured(
+            index,
+            {f"m {links}, oversampling {n:g}": replace(index, oversampling=n) for n in FACTORS},
+        )
     Console(width=150).print(table)
 
 
