@@ -23,7 +23,7 @@ from app.store import shard as shards
 
 DIMENSION = 64
 EMBEDDER = Embedder("test-model", DIMENSION, "a" * 64)
-ROUNDS = 50
+ROUNDS = 25
 
 # What happened, gallery, person, face ids.
 Message = tuple[str, str, str, list[str]]
