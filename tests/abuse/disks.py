@@ -209,11 +209,11 @@ def damaged_store(
         if outcome == "nothing lost":
             continue
         # Put back what was damaged, and nothing else.
-        put_back(service.store / file, content(whole / file))
         try:
+            put_back(service.store / file, content(whole / file))
             service.start()
             _check(ledger, service)
-        except (Broken, NotStarted, httpx.HTTPError) as error:
+        except (Broken, NotStarted, httpx.HTTPError, OSError) as error:
             wrong.append(f"{damage.__name__} {file}, then put back: {str(error)[-400:]}")
         finally:
             service.kill()
