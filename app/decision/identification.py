@@ -19,21 +19,24 @@ import numpy.typing as npt
 
 from app.errors import UnsupportedTarget
 
-Similarity = TypeVar("Similarity", float, npt.NDArray[np.float64])
+_Similarity = TypeVar("_Similarity", float, npt.NDArray[np.float64])
 
 COHORT = 10
 """Persons after the candidate who raise their threshold."""
 _WEIGHT = 0.75
 
 
-def cohort_raise(following: Sequence[Similarity]) -> Similarity | float:
+def cohort_raise(following: Sequence[_Similarity]) -> _Similarity | float:
     """By how much the persons who come after a candidate raise the candidate's threshold.
 
     Where fewer than `COHORT` follow, as in a small gallery, the missing ones count as 0.
 
     Args:
-        following: cosines to the persons after the candidate, best first; numbers, or an array
-            over many probes for each place.
+        following: cosines to the persons after the candidate, best first: k numbers for one
+            probe, or k arrays (n,) float64 for n of them.
+
+    Returns:
+        Cosine, for one probe; (n,) for n.
     """
     return _WEIGHT / COHORT * sum(following[:COHORT])
 

@@ -11,21 +11,21 @@ EXAMPLE_FACE: dict[str, Any] = {
     "box": EXAMPLE_BOX,
     "detection_score": 0.943,
     "quality": {
-        "eye_distance_px": 84.2,
-        "sharpness": 2519.0,
-        "brightness": 114.6,
-        "contrast": 62.4,
-        "yaw_degrees": 3.0,
-        "pitch_degrees": -1.7,
-        "roll_degrees": -4.5,
+        "eye_distance_px": 84.22,
+        "sharpness": 263.97,
+        "brightness": 145.21,
+        "contrast": 42.97,
+        "yaw_degrees": -1.55,
+        "pitch_degrees": -0.56,
+        "roll_degrees": 0.53,
     },
 }
 EXAMPLE_LANDMARKS: list[Any] = [
-    [233.1, 206.4],
-    [317.0, 199.5],
-    [281.2, 246.9],
-    [244.8, 285.6],
-    [318.3, 279.9],
+    [225.33, 190.15],
+    [309.54, 191.3],
+    [266.1, 236.32],
+    [231.05, 273.68],
+    [303.72, 275.64],
 ]
 
 

@@ -56,6 +56,8 @@ EMBEDDING_FIELDS = ["person_id", "expires_at", "face_count", "embeddings"]
 # recall needs where only the best is wanted.
 OVERSAMPLING = 4.0
 _MIN_RESCORED = 64
+# So many times the neighbours are asked for where too many of the nearest have expired.
+FURTHER = 8
 
 _NAMESPACE = UUID("6b0f2a0e-6a4b-5d0f-9a53-0d2c1f7f3c11")
 _UNIT_TOLERANCE = 2e-3  # of the squared length
@@ -357,15 +359,34 @@ class Scored(Protocol):
     def score(self) -> float: ...
 
 
-def neighbours(points: Iterable[Scored], limit: int, now: str) -> list[Neighbour]:
-    """The first `limit` of these, by `NEIGHBOUR_FIELDS` and score, who have not expired."""
-    found: list[Neighbour] = []
+def neighbours(
+    found: Sequence[Sequence[Scored]], limit: int, wanted: int, now: str
+) -> list[list[Neighbour]] | None:
+    """For each probe the first `limit` who have not expired.
+
+    Args:
+        found: for each probe its `wanted` nearest points, with `NEIGHBOUR_FIELDS`, best first.
+        now: of `moment()`.
+
+    Returns:
+        None where too many of the nearest have expired: ask for `FURTHER` times as many.
+    """
+    kept = [_unexpired(points, limit, now) for points in found]
+    # Fewer than wanted are all there are.
+    complete = all(
+        len(few) == limit or len(points) < wanted for few, points in zip(kept, found, strict=True)
+    )
+    return kept if complete else None
+
+
+def _unexpired(points: Sequence[Scored], limit: int, now: str) -> list[Neighbour]:
+    kept: list[Neighbour] = []
     for point in points:
         payload = point.payload or {}
         if not has_expired(payload, now):
             # The dot product of two rounded unit vectors can leave the range by 1e-7.
-            found.append(Neighbour(payload["person_id"], max(-1.0, min(1.0, point.score))))
-    return found[:limit]
+            kept.append(Neighbour(payload["person_id"], max(-1.0, min(1.0, point.score))))
+    return kept[:limit]
 
 
 def patched(metadata: str, patch: Mapping[str, Any], max_bytes: int) -> str:

@@ -51,8 +51,6 @@ _ALL_GALLERIES = 100_000
 _ALL_FACE_COUNTS = 100_000
 # In a person's payload, and of no meaning to another engine.
 _OWN_FIELDS = VERSION_FIELDS | {"kind", "gallery", "claimed_until"}
-# So many times the neighbours are asked for where too many of the nearest have expired.
-_FURTHER = 8
 # A replica that has claimed a person to delete may be dead by then.
 _CLAIMED_S = 60.0
 # So many calls that fail in a row, and the server is left alone; so long, less than a client is
@@ -177,14 +175,10 @@ class ServerStore:
         wanted = limit
         while True:
             found = await self._nearest(gallery, probes, wanted, exact=exact)
-            kept = [records.neighbours(points, limit, now) for points in found]
-            # Fewer than wanted are all there are; else look behind those who have expired.
-            if all(
-                len(few) == limit or len(points) < wanted
-                for few, points in zip(kept, found, strict=True)
-            ):
+            kept = records.neighbours(found, limit, wanted, now)
+            if kept is not None:
                 return kept
-            wanted *= _FURTHER
+            wanted *= records.FURTHER
 
     async def _nearest(
         self, gallery: str, probes: FloatArray, limit: int, *, exact: bool

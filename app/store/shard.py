@@ -70,8 +70,6 @@ _META_ID = 0
 # Numbers come before UUIDs in the order of ids.
 _FIRST_PERSON = UUID(int=0)
 _MAX_FACE_COUNTS = 2**31 - 1
-# So many times the neighbours are asked for where too many of the nearest have expired.
-_FURTHER = 8
 
 
 PointId = int | UUID | str
@@ -274,14 +272,10 @@ class Shard:
         wanted = limit
         while True:
             found = self._nearest(probes, wanted, exact=exact)
-            kept = [records.neighbours(points, limit, now) for points in found]
-            # Fewer than wanted are all there are; else look behind those who have expired.
-            if all(
-                len(few) == limit or len(points) < wanted
-                for few, points in zip(kept, found, strict=True)
-            ):
+            kept = records.neighbours(found, limit, wanted, now)
+            if kept is not None:
                 return kept
-            wanted *= _FURTHER
+            wanted *= records.FURTHER
 
     def _nearest(
         self, probes: FloatArray, limit: int, *, exact: bool

@@ -28,7 +28,7 @@ from app.inference.pool import available_cores
 from app.inference.session import open_session
 from app.models.spec import SHIPPED_EMBEDDER, Calibration, EmbedderSpec
 from training.calibration import measure
-from training.calibration.identification import above_the_cohort, nearest_of
+from training.calibration.identification import cohort_normalised, nearest_of
 from training.data import open_faces
 from training.evaluation import embed_faces, split
 from training.evaluation.closed_set import ClosedSet
@@ -79,7 +79,7 @@ def fusion(embeddings: np.ndarray, labels: np.ndarray, norms: np.ndarray) -> Tab
             top = nearest_of(similarity)
             right = similarity[: len(own)].argmax(axis=1) == own
             for cohort in ("", "yes"):
-                score = above_the_cohort(top) if cohort else top[:, 0].astype(np.float64)
+                score = cohort_normalised(top) if cohort else top[:, 0].astype(np.float64)
                 score[: len(own)][~right] = -np.inf
                 mated = np.arange(len(score)) < len(own)
                 curve = Scores(score, mated).curve()
@@ -146,7 +146,7 @@ def promise(
             )
             for _ in range(DRAWS):
                 top = draw_gallery(vectors, own, persons, photos, rng)
-                score = above_the_cohort(top)
+                score = cohort_normalised(top)
                 for target in TARGETS:
                     least = thresholds.similarity(target, persons, photos)
                     realised[target].append(float((score >= least).mean()))
@@ -206,7 +206,7 @@ def large(embeddings: np.ndarray, labels: np.ndarray) -> Table:
             count = min(20_000, size - drawn)
             top = nearest_of(np.concatenate([top, strangers @ persons(count).T], axis=1))
             drawn += count
-        score = above_the_cohort(top)
+        score = cohort_normalised(top)
         figures = [np.quantile(s, 1 - t) for s in (score, top[:, 0]) for t in TARGETS]
         table.add_row(f"{size:,}", *(f"{figure:.3f}" for figure in figures))
     return table

@@ -159,7 +159,7 @@ def _galleries(
                 columns = rng.permutation(len(able))[:size]
                 strange = ~np.isin(labels[probes], able[columns])
                 nearest = nearest_of(similarity[np.ix_(strange, columns)])
-                scores[size].append(above_the_cohort(nearest))
+                scores[size].append(cohort_normalised(nearest))
                 persons[size].append(labels[probes][strange])
         known = np.isin(labels[probes], able[columns]) & ~np.isin(probes, enrolled)
         rows = np.flatnonzero(known)[:200]
@@ -174,20 +174,27 @@ def _galleries(
     )
 
 
-def above_the_cohort(nearest: FloatArray) -> npt.NDArray[np.float64]:
+def cohort_normalised(nearest: FloatArray) -> npt.NDArray[np.float64]:
     """What is held against a threshold.
 
     Args:
-        nearest: (n, k) of `nearest_of`.
+        nearest: (n, k) float32, of `nearest_of`.
 
     Returns:
-        (n,) the candidates' similarities, less what the cohort adds to their thresholds.
+        (n,) float64, the candidates' cosines, less what the cohort adds to their thresholds.
     """
     return nearest[:, 0] - cohort_raise([*nearest[:, 1:].T.astype(np.float64)])
 
 
 def nearest_of(similarity: FloatArray) -> FloatArray:
-    """The similarities to the candidate and the cohort, best first; (n, COHORT + 1) or fewer."""
+    """The candidate's and the cohort's similarities.
+
+    Args:
+        similarity: (n, persons) float32, cosines.
+
+    Returns:
+        (n, k) float32, best first; k = `COHORT` + 1, or all where there are fewer persons.
+    """
     wanted = min(COHORT + 1, similarity.shape[1])
     top = np.partition(similarity, similarity.shape[1] - wanted, axis=1)[:, -wanted:]
     return np.asarray(-np.sort(-top, axis=1))

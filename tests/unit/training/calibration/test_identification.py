@@ -5,7 +5,7 @@ from app.decision.closed_set import probabilities
 from app.decision.identification import IdentificationThresholds
 from app.models.spec import IdentificationCalibration
 from tests.unit.training.calibration.population import population
-from training.calibration.identification import above_the_cohort, measure, nearest_of
+from training.calibration.identification import cohort_normalised, measure, nearest_of
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def search(persons: int, photos: int, seed: int) -> tuple[np.ndarray, np.ndarray
 
 
 def scores(similarity: np.ndarray) -> np.ndarray:
-    return above_the_cohort(nearest_of(similarity))
+    return cohort_normalised(nearest_of(similarity))
 
 
 @pytest.mark.parametrize(("persons", "photos"), [(1, 1), (4, 1), (30, 1), (30, 3), (120, 1)])
