@@ -4,12 +4,13 @@
     identification          one against many: CMC, FNIR at FPIR
     retrieval, classification, separation
     bootstrap               intervals, by resampling persons
-    run                     all of it, as a `Report`: JSON, and a page with plots
+    evaluate, run           all of it, as a `Report`: JSON, and a page with plots
 
 NumPy, scikit-learn and matplotlib; PyTorch is not imported.
 """
 
 from training.evaluation.embedder import Embedder, embed_faces, open_embedder
+from training.evaluation.evaluate import evaluate, evaluate_pairs
 from training.evaluation.identification import Identification, search, split
 from training.evaluation.page import write_html
 from training.evaluation.report import Report
@@ -27,6 +28,8 @@ __all__ = [
     "all_pairs",
     "distances",
     "embed_faces",
+    "evaluate",
+    "evaluate_pairs",
     "open_embedder",
     "run",
     "search",

@@ -63,6 +63,53 @@ class _Trial:
     run: Callable[[FloatArray], Experiment]
 
 
+def evaluate(
+    models: Mapping[str, FloatArray],
+    labels: IntArray,
+    *,
+    dataset: str = "",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    progress: bool = False,
+) -> Report:
+    """Everything that labelled faces can say about an embedder, or about two.
+
+    Args:
+        models: (n, d) float32 embeddings by name, of any length but 0; the first is the model,
+            a second its baseline.
+        labels: (n,) person of each face; of each person's the first are enrolled.
+        dataset: what the report calls the faces.
+        resamples: draws of persons for each interval; 0 for none.
+
+    Raises:
+        Unresolvable: fewer than four persons have a second face.
+    """
+    sections = measure_faces(list(models.values()), labels, seed, resamples, progress)
+    about = [Model(name=name) for name in models]
+    persons = len(np.unique(labels))
+    return compile_report(about, sections, dataset, (len(labels), persons), seed, resamples)
+
+
+def evaluate_pairs(
+    models: Mapping[str, FloatArray],
+    pairs: Pairs,
+    *,
+    dataset: str = "",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    progress: bool = False,
+) -> Report:
+    """What a list of pairs can say; arguments as in `evaluate`.
+
+    Args:
+        models: embeddings of `pairs.faces`, in that order.
+    """
+    sections = measure_pairs(list(models.values()), pairs, seed, resamples, progress)
+    about = [Model(name=name) for name in models]
+    persons = 0 if pairs.persons is None else len(np.unique(pairs.persons))
+    return compile_report(about, sections, dataset, (len(pairs.faces), persons), seed, resamples)
+
+
 def compile_report(
     models: Sequence[Model],
     sections: tuple[Section, ...],
@@ -90,16 +137,7 @@ def compile_report(
 def measure_faces(
     embeddings: Sequence[FloatArray], labels: IntArray, seed: int, resamples: int, progress: bool
 ) -> tuple[Section, ...]:
-    """Everything that labelled faces can say about an embedder, or about two.
-
-    Args:
-        embeddings: (n, d) float32 of the model, and of a baseline; of any length but 0.
-        labels: (n,) person of each face; of each person's the first are enrolled.
-        resamples: draws of persons for each interval; 0 for none.
-
-    Raises:
-        Unresolvable: fewer than four persons have a second face.
-    """
+    """The sections of `evaluate`."""
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if (counts > 1).sum() < LEAST_KNOWN:
         raise Unresolvable(
@@ -137,11 +175,7 @@ def measure_faces(
 def measure_pairs(
     embeddings: Sequence[FloatArray], pairs: Pairs, seed: int, resamples: int, progress: bool
 ) -> tuple[Section, ...]:
-    """What a list of pairs can say; arguments as in `measure_faces`.
-
-    Args:
-        embeddings: of `pairs.faces`, in that order.
-    """
+    """The sections of `evaluate_pairs`."""
     who, persons = None, 0
     if pairs.persons is not None:
         names, person = np.unique(pairs.persons, return_inverse=True)

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from tests.unit.training.evaluation.population import populate
-from tests.unit.training.evaluation.reports import evaluate, evaluate_pairs
 from training.data import Pairs
 from training.errors import Unresolvable
-from training.evaluation import Report
+from training.evaluation import Report, evaluate, evaluate_pairs
 
 
 def noisy(vectors: np.ndarray, amount: float) -> np.ndarray:

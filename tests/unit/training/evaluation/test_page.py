@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.training.evaluation.population import populate
-from tests.unit.training.evaluation.reports import evaluate
-from training.evaluation import Report, write_html
+from training.evaluation import Report, evaluate, write_html
 
 VOID = {"meta", "br"}
 
