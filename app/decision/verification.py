@@ -51,7 +51,7 @@ class VerificationThresholds:
         if not lowest - 1e-9 <= decades <= highest + 1e-9:
             raise UnsupportedTarget(
                 f"The calibration of this embedder supports a target_fmr from {10**-highest:.0e} "
-                f"to {10**-lowest:.0e}, not {target_fmr:g}."
+                f"to {10**-lowest:.0e}, not {target_fmr:g}; choose another, or give a threshold."
             )
         table = self._manhattan if metric == "manhattan" else self._cosine
         by_photos = [np.interp(decades, self._decades, row) for row in table]
