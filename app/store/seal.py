@@ -1,10 +1,12 @@
 """Checksums of a gallery's files, taken when it is closed and compared before it is opened again.
 
 The engine has no checksums: it loads what is damaged, and writes to it as it does. The seal is
-broken before a gallery is opened, so one without a seal was in use when its process ended.
+broken before a gallery is opened, so one without a seal was in use when its process ended. What it
+must hold at the least is written down while it is in use.
 """
 
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from app.store.files import blocks, sync
 
 _SEAL = ".seal"
 _CHECKPOINT = ".checkpoint"
+_WRITTEN = ".written"
 # Who is in a segment. The engine only appends to it, and takes the end for what a crash cut off.
 _LISTS = "segments/*/mutable_id_tracker.*"
 
@@ -88,6 +91,36 @@ def check_checkpoint(folder: Path) -> None:
         file = folder / name
         if not file.exists() or file.stat().st_size < size:
             raise damaged(folder, f"{name} is shorter than it was")
+
+
+def note_written(folder: Path, operation: int) -> None:
+    """Of an open gallery: the number of its last write, which is in its log or its files for good.
+
+    Not synced, as that would double what a write costs: after a power cut it may be an earlier one,
+    or unreadable.
+    """
+    number = f"{operation:020d}".encode()
+    file = os.open(folder / _WRITTEN, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(file, b"%s %08x" % (number, zlib.crc32(number)), 0)
+    finally:
+        os.close(file)
+
+
+def forget_written(folder: Path) -> None:
+    """Before the files are flushed: half flushed, they can name an earlier write than they hold."""
+    if (folder / _WRITTEN).exists():
+        (folder / _WRITTEN).unlink()
+        sync(folder)
+
+
+def last_written(folder: Path) -> int:
+    """The number that `note_written` noted last; 0 where there is none to be read."""
+    try:
+        number, checksum = (folder / _WRITTEN).read_bytes().split()
+        return int(number) if zlib.crc32(number) == int(checksum, 16) else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def damaged(folder: Path, what: str) -> StoreUnavailable:

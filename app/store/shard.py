@@ -52,7 +52,7 @@ from app.store.base import (
 )
 from app.store.files import sync
 from app.store.scan import ScanThreads, engine_threads, scan_threads
-from app.store.seal import note_checkpoint
+from app.store.seal import forget_written, note_checkpoint, note_written
 
 # Probes of one scan, which is up to twice as fast as one scan each; the GIL is held for all of it.
 _BATCH = 16
@@ -126,6 +126,7 @@ class Shard:
         size: persons and faces.
         targets: of this gallery.
         unflushed: faces written since the last checkpoint.
+        operation: the engine's number of the last write that is certain, or a lower one.
         has_remains: whether the files may hold what is deleted.
         changed: ids of points written since somebody put an empty set here.
     """
@@ -166,6 +167,8 @@ class Shard:
         config = _config(vectors[records.VECTOR]["size"], threads)
         self._engine = edge.EdgeShard.load(str(self._folder), config)
         self._threads = ScanThreads(engine_threads(others, count=threads) if large else set())
+        segments = self._engine.snapshot_manifest().values()
+        self.operation = max(segment["segment_version"] or 0 for segment in segments)
 
     def close(self) -> None:
         self._engine.close()
@@ -186,6 +189,7 @@ class Shard:
         if files != self._synced:
             sync(log)
             self._synced = files
+        note_written(self._folder, self.operation)
 
     @property
     def segments_wanted(self) -> int:
@@ -198,8 +202,10 @@ class Shard:
 
     def flush(self) -> None:
         """Make all of it durable; what the log holds need not be replayed any more."""
+        forget_written(self._folder)
         self._engine.flush()
         note_checkpoint(self._folder)
+        note_written(self._folder, self.operation)
         self.unflushed = 0
 
     def checkpoint(self) -> None:
@@ -444,6 +450,7 @@ class Shard:
         self, operation: edge.UpdateOperation, points: Collection[PointId], faces: int
     ) -> None:
         self._engine.update(operation)
+        self.operation += 1
         self.unflushed += faces
         if self.changed is not None:
             self.changed.update(points)

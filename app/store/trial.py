@@ -16,7 +16,7 @@ from app.errors import StoreMismatch
 from app.store import records
 from app.store.base import Embedder, Fuse
 from app.store.files import blocks
-from app.store.seal import check_checkpoint, damaged
+from app.store.seal import check_checkpoint, damaged, last_written
 from app.store.shard import Shard
 
 _PAGE = 1000
@@ -52,6 +52,8 @@ def _tried(copy: Path, embedder: Embedder, fuse: Fuse) -> str | None:
     try:
         shard = Shard(copy, embedder, fuse, copy.with_name(f"{copy.name}-segment"))
         try:
+            if shard.operation < last_written(copy):
+                return "its log ends before the last write that was acknowledged"
             return _problem(shard, fuse)
         finally:
             shard.close()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from app.errors import StoreUnavailable
-from app.store import EmbeddedStore, galleries
+from app.store import EmbeddedStore, galleries, seal
+from app.store import shard as shard_module
 from tests.damage import (
     DAMAGES,
     Damage,
@@ -17,6 +18,7 @@ from tests.damage import (
     contents,
     cut,
     files_of,
+    flip,
     lose,
     put_back,
     zero,
@@ -140,6 +142,72 @@ async def test_a_damaged_gallery_of_a_killed_process_is_refused_and_left_as_it_i
     said = await refusal(killed)
     assert str(killed / "default") in said
     assert galleries._NEW not in said
+
+
+@pytest.mark.parametrize("damage", [lose, zero, flip])
+async def test_a_log_that_ends_before_what_was_acknowledged_is_refused(
+    path: Path, tmp_path: Path, damage: Damage
+) -> None:
+    store = await filled(path)
+    killed = tmp_path / "killed"
+    shutil.copytree(path, killed)
+    await store.close()
+    damage(killed / "default" / "wal" / "open-1", random.Random(1))
+    assert "its log ends before" in await refusal(killed)
+
+
+async def test_a_deletion_that_was_acknowledged_is_missed_in_the_log_too(
+    path: Path, tmp_path: Path
+) -> None:
+    store = await filled(path)
+    log = path / "default" / "wal" / "open-1"
+    before = content(log)
+    await store.delete_person("default", "person-0")
+    killed = tmp_path / "killed"
+    shutil.copytree(path, killed)
+    await store.close()
+    put_back(killed / "default" / "wal" / "open-1", before)
+    assert "its log ends before" in await refusal(killed)
+
+
+@pytest.mark.parametrize(
+    "not_yet", ["", "segment.json", "versions segment.json", ".dat .mmap versions segment.json"]
+)
+async def test_a_gallery_killed_while_it_was_flushed_is_whole(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, not_yet: str
+) -> None:
+    store = await filled(path)
+    shard = store._galleries.open["default"]
+    shard.checkpoint()
+    for number in range(3):  # nothing in the log tells of them but these
+        await store.delete_person("default", f"person-{number}")
+    whole = await everything(store)
+    killed, after = tmp_path / "killed", tmp_path / "after"
+    with monkeypatch.context() as patched:
+        # The state in which the engine begins to flush, and the one in which it ends.
+        real = seal.note_checkpoint
+        patched.setattr(shard_module, "forget_written", lambda folder: forget(folder, killed))
+
+        def forget(folder: Path, copy: Path) -> None:
+            seal.forget_written(folder)
+            shutil.copytree(path, copy)
+
+        def note(folder: Path) -> None:
+            shutil.copytree(path, after)
+            real(folder)
+
+        patched.setattr(shard_module, "note_checkpoint", note)
+        shard.flush()
+    await store.close()
+    # In the engine's order: who is there, what is known of them, in which write, and the segment.
+    for file in files_of(after / "default" / "segments"):
+        if not file.name.endswith(tuple(not_yet.split())):
+            (killed / "default" / "segments" / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(after / "default" / "segments" / file, killed / "default/segments" / file)
+    store = embedded(killed)
+    await store.open()
+    assert await everything(store) == whole
+    await store.close()
 
 
 async def test_where_one_gallery_is_damaged_no_other_is_written_to(path: Path) -> None:
