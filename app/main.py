@@ -24,6 +24,7 @@ from app.api import (
     problems,
     verify,
 )
+from app.api.admission import RefuseWhenFull, by_path
 from app.api.auditing import AuditRequests
 from app.api.deps import Services
 from app.api.limits import LimitClients
@@ -97,6 +98,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         Authenticate, ring=ring, guesses=Guesses(), origins=settings.auth.cors_origins
     )
+    takers = by_path(module.router for module in (identify, verify, faces))
+    app.add_middleware(RefuseWhenFull, routes=takers)
     app.add_middleware(BoundUploads, limits=settings.limits)
     if settings.auth.cors_origins:
         allow_pages(app, settings.auth.cors_origins)

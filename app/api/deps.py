@@ -68,13 +68,10 @@ Injected = Annotated[Services, Depends(_services)]
 
 
 async def _body(request: Request) -> Body:
-    # Before anything is read: to refuse has to cost little when there is too much to do.
     services: Services = request.app.state.services
-    services.finder.check_room()
     return await read_body(request, services.settings.limits)
 
 
-# First of a route's arguments: what is refused then needs none of the others.
 Images = Annotated[Body, Depends(_body)]
 
 PersonId = Annotated[

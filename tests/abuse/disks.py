@@ -187,7 +187,7 @@ def damaged_store(
         service.kill()
     else:
         service.stop()
-    whole = folder / "whole"
+    whole, authorization = folder / "whole", service.authorization
     shutil.copytree(service.store, whole)
     files = [file for file in files_of(whole) if file.name != ".lock"]
     ways = [(file, damage) for damage in DAMAGES for file in files]
@@ -198,6 +198,7 @@ def damaged_store(
         file, damage = ways[number % len(ways)]
         shutil.rmtree(service.store)
         shutil.copytree(whole, service.store)
+        service.authorization = authorization  # another one, where the file of keys was lost
         damage(service.store / file, chance)
         before = _galleries_of(service.store)
         outcome = _outcome(service, ledger)

@@ -8,8 +8,7 @@ light: requests are ready-made bytes, answers are only looked at for their statu
 import asyncio
 import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -37,10 +36,14 @@ class Sample(NamedTuple):
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self) -> None:
+    """One request at a time; `idle` is told whenever it is ready for the next one."""
+
+    def __init__(self, idle: Callable[["_Connection"], object]) -> None:
+        self._idle = idle
         self._received = bytearray()
-        self._answer: asyncio.Future[int] | None = None
         self._transport: asyncio.WriteTransport | None = None
+        self._sample: asyncio.Future[Sample] | None = None
+        self._at = self._started = 0.0
         self.reusable = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -60,26 +63,30 @@ class _Connection(asyncio.Protocol):
         length = int(found[1]) if found else 0
         if len(self._received) < end + 4 + length:
             return
-        self.reusable = self.reusable and not _CLOSE.search(head)
         self._received.clear()
+        self.reusable = self.reusable and not _CLOSE.search(head)
         self._settle(int(head[9:12]))
+        if self.reusable:
+            self._idle(self)
+        else:
+            self.close()
 
-    async def send(self, request: bytes) -> int:
+    def send(self, request: bytes, at: float, started: float) -> asyncio.Future[Sample]:
         assert self._transport is not None
-        if not self.reusable:
-            return NO_ANSWER
-        self._answer = asyncio.get_running_loop().create_future()
+        self._at, self._started = at, started
+        self._sample = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        return await self._answer
+        return self._sample
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
 
     def _settle(self, status: int) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None and not answer.done():
-            answer.set_result(status)
+        sample, self._sample = self._sample, None
+        if sample is not None and not sample.done():
+            seconds = time.perf_counter() - self._started - self._at
+            sample.set_result(Sample(self._at, seconds, status))
 
 
 class Load:
@@ -112,14 +119,18 @@ class Load:
     async def open(self, rate: float, seconds: float) -> list[Sample]:
         """So many requests a second, whatever becomes of those before."""
         started = time.perf_counter()
-        tasks = []
+        samples = []
         for number in range(int(rate * seconds)):
             at = number / rate
             delay = started + at - time.perf_counter()
             if delay > 0:
                 await asyncio.sleep(delay)
-            tasks.append(asyncio.create_task(self._one(at, started)))
-        return await asyncio.gather(*tasks)
+            samples.append(await self._send(at, started))
+        await asyncio.wait(samples, timeout=_PATIENCE_S)
+        return [
+            sample.result() if sample.done() else Sample(number / rate, _PATIENCE_S, NO_ANSWER)
+            for number, sample in enumerate(samples)
+        ]
 
     async def once(self) -> Sample:
         return await self._one(0.0, time.perf_counter())
@@ -129,28 +140,30 @@ class Load:
             connection.close()
 
     async def _one(self, at: float, started: float) -> Sample:
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                return await (await self._send(at, started))
+        except TimeoutError:
+            return Sample(at, _PATIENCE_S, NO_ANSWER)
+
+    async def _send(self, at: float, started: float) -> asyncio.Future[Sample]:
+        """Send the next request; what comes of it. No task, so that it costs little."""
         self._sent += 1
         request = self._requests[self._sent % len(self._requests)]
-        status = REFUSED
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(_PATIENCE_S):
-                connection = await self._connection()
-                status = NO_ANSWER
-                status = await connection.send(request)
-            if connection.reusable:
-                self._idle.append(connection)
-            else:
-                connection.close()
-        return Sample(at, time.perf_counter() - started - at, status)
-
-    async def _connection(self) -> _Connection:
+        loop = asyncio.get_running_loop()
         while self._idle:
             connection = self._idle.pop()
             if connection.reusable:
-                return connection
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, *self._address)
-        return connection
+                return connection.send(request, at, started)
+        try:
+            _, connection = await loop.create_connection(
+                lambda: _Connection(self._idle.append), *self._address
+            )
+        except OSError:
+            refused: asyncio.Future[Sample] = loop.create_future()
+            refused.set_result(Sample(at, time.perf_counter() - started - at, REFUSED))
+            return refused
+        return connection.send(request, at, started)
 
 
 def rate(samples: Sequence[Sample]) -> float:

@@ -31,6 +31,24 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path: Path, hopper: bytes) -> 
         assert int(refused.headers["Retry-After"]) >= 1
         assert client.post("/identify", content=hopper, headers=JPEG).status_code == 200
         assert metric(client, "faceid_photos_in_flight") == 0
+        count = 'faceid_http_requests_total{method="POST",route="/identify",status="503"}'
+        assert metric(client, count) == sum(answer.status_code == 503 for answer in answers)
+
+
+def test_enrolling_is_refused_where_nothing_fits(tmp_path: Path, hopper: bytes) -> None:
+    with (
+        running(tmp_path, limits={"max_photos_in_flight": 1}, model={"cores": 1}) as client,
+        concurrent.futures.ThreadPoolExecutor(8) as threads,
+    ):
+        answers = list(
+            threads.map(
+                lambda n: client.post(f"/persons/p{n}/faces", content=hopper, headers=JPEG),
+                range(8),
+            )
+        )
+        refused = [answer.json()["code"] for answer in answers if answer.status_code == 503]
+        assert refused
+        assert set(refused) == {"queue_full"}
 
 
 def test_a_client_that_has_gone_costs_no_inference(tmp_path: Path, hopper: bytes) -> None:
