@@ -11,8 +11,8 @@ from app.errors import QueueFull
 
 
 class RefuseWhenFull:
-    """Answers 503 at once where too many photos are in flight: when there is more to do than can
-    be done, what refusals cost is taken from those who are let in.
+    """Answers 503 at once where the queue is full or too slow: when there is more to do than can be
+    done, what refusals cost is taken from those who are let in.
 
     Args:
         routes: those that take photos, by their paths. Enrolling is refused later, when its photos
@@ -28,7 +28,7 @@ class RefuseWhenFull:
             route = self._routes.get(scope["path"])
             if route is not None:
                 try:
-                    scope["app"].state.services.finder.check_room()
+                    scope["app"].state.services.finder.check_queue()
                 except QueueFull as error:
                     scope["route"] = route  # as the router would note, for log and metrics
                     await problem(error)(scope, receive, send)

@@ -3,11 +3,17 @@
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
+
+# Of the latest job in what one is expected to take, where it took longer and where it did not: a
+# wait that was underestimated breaks a promise, one that was overestimated costs a place in the
+# queue.
+_RISE, _FALL = 0.2, 0.02
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -37,6 +43,7 @@ class CorePool:
         self._cores = cores
         self._threads = ThreadPoolExecutor(cores, thread_name_prefix="core")
         self._unfinished = 0
+        self._job_s = 0.0
         cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
         self._all_cpus = cpus if len(cpus) == cores else None
         self._free_cpus = iter(sorted(cpus))
@@ -46,6 +53,11 @@ class CorePool:
     def waiting(self) -> int:
         """Jobs that no core has begun."""
         return max(0, self._unfinished - self._cores)
+
+    @property
+    def expected_wait_s(self) -> float:
+        """Seconds until a job that came now would begin; none waits: 0."""
+        return self._unfinished / self._cores * self._job_s if self.waiting else 0.0
 
     @property
     def is_alone(self) -> bool:
@@ -68,7 +80,12 @@ class CorePool:
                 self._own.cpu = next(self._free_cpus)
             # Alone it may call upon all CPUs, and must not stand in the way on one of them.
             os.sched_setaffinity(0, self._all_cpus if self.is_alone else {self._own.cpu})
-        return job()
+        started = time.perf_counter()
+        try:
+            return job()
+        finally:
+            longer = time.perf_counter() - started - self._job_s
+            self._job_s += longer * (_RISE if longer > 0 else _FALL)
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

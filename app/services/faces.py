@@ -58,11 +58,19 @@ class FaceFinder:
         self._metrics = metrics
         self._in_flight = 0
 
-    def check_room(self) -> None:
-        """
+    def check_queue(self) -> None:
+        """For a request whose photos have not been looked at; one that has begun is not stopped
+        by its own.
+
         Raises:
-            QueueFull: too many photos are in flight.
+            QueueFull: too many photos are in flight, or another one would wait for too long.
         """
+        self._check_room()
+        wait = self._pool.expected_wait_s
+        if wait > self._limits.max_queue_s:
+            raise QueueFull(f"A photo would wait {wait:.1f} seconds for a core; try again shortly.")
+
+    def _check_room(self) -> None:
         if self._in_flight >= self._limits.max_photos_in_flight:
             raise QueueFull(
                 f"{self._in_flight} photos are being processed already; try again shortly."
@@ -175,7 +183,7 @@ class FaceFinder:
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
-        self.check_room()
+        self._check_room()
         self._in_flight += 1
         self._metrics.photos_in_flight.inc()
         try:

@@ -35,6 +35,26 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path: Path, hopper: bytes) -> 
         assert metric(client, count) == sum(answer.status_code == 503 for answer in answers)
 
 
+def test_who_would_wait_too_long_is_refused_and_enrolments_wait(
+    tmp_path: Path, hopper: bytes, collins: bytes
+) -> None:
+    with (
+        running(tmp_path, limits={"max_queue_s": 0.001}, model={"cores": 1}) as client,
+        concurrent.futures.ThreadPoolExecutor(16) as threads,
+    ):
+        photos = [("image", hopper)] * 8 + [("image", collins)] * 2
+        enrolled = threads.submit(
+            client.post, "/persons/both/faces?gate=off&on_duplicate=allow", files=photos
+        )
+        while not metric(client, "faceid_photos_in_flight"):
+            time.sleep(0.001)
+        refused = client.post("/identify", content=hopper, headers=JPEG)
+        assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+        assert "would wait" in refused.json()["detail"]
+        assert enrolled.result().status_code in {201, 422}, "its own photos are no reason"
+        assert client.post("/identify", content=hopper, headers=JPEG).status_code == 200
+
+
 def test_enrolling_is_refused_where_nothing_fits(tmp_path: Path, hopper: bytes) -> None:
     with (
         running(tmp_path, limits={"max_photos_in_flight": 1}, model={"cores": 1}) as client,

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -41,6 +42,24 @@ async def test_a_job_knows_whether_it_is_alone() -> None:
     assert not await pool.run(lambda: pool.is_alone)
     release.set()
     await other
+    pool.close()
+
+
+async def test_what_a_job_would_wait_follows_from_how_long_the_last_ones_took() -> None:
+    pool = CorePool(2)
+    for _ in range(20):
+        await pool.run(time.sleep, 0.02)
+    assert pool.expected_wait_s == 0
+    release = threading.Event()
+    running = [asyncio.create_task(pool.run(release.wait, 5)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert pool.expected_wait_s == 0, "long as they take, nobody waits for them"
+    running += [asyncio.create_task(pool.run(release.wait, 5)) for _ in range(8)]
+    await asyncio.sleep(0)
+    assert pool.expected_wait_s > 4 * 0.02
+    release.set()
+    await asyncio.gather(*running)
+    assert pool.expected_wait_s == 0
     pool.close()
 
 
