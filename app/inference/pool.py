@@ -84,6 +84,7 @@ class CorePool:
         try:
             return job()
         finally:
+            # Two threads at once may lose one of their times, which is no harm.
             longer = time.perf_counter() - started - self._job_s
             self._job_s += longer * (_RISE if longer > 0 else _FALL)
 

@@ -8,6 +8,7 @@ must hold at the least is written down while it is in use.
 import json
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from app.errors import StoreUnavailable
@@ -97,14 +98,15 @@ def note_written(folder: Path, operation: int) -> None:
     """Of an open gallery: the number of its last write, which is in its log or its files for good.
 
     Not synced, as that would double what a write costs: after a power cut it may be an earlier one,
-    or unreadable.
+    or unreadable. Where it cannot be noted, the earlier one holds as well.
     """
     number = f"{operation:020d}".encode()
-    file = os.open(folder / _WRITTEN, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        os.pwrite(file, b"%s %08x" % (number, zlib.crc32(number)), 0)
-    finally:
-        os.close(file)
+    with suppress(OSError):
+        file = os.open(folder / _WRITTEN, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(file, b"%s %08x" % (number, zlib.crc32(number)), 0)
+        finally:
+            os.close(file)
 
 
 def forget_written(folder: Path) -> None:
