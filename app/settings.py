@@ -206,10 +206,10 @@ class LimitSettings(_Section):
         64, ge=1, description="Photos being processed or waiting; more are answered 503."
     )
     max_queue_s: float = Field(
-        1.0,
+        2.0,
         gt=0,
-        description="Seconds that a photo may have to wait for a core, by how long the last ones "
-        "took; those who would wait longer are answered 503. Enrolments wait as long as it takes.",
+        description="Seconds that a photo may wait for a core; while one has waited longer, photos "
+        "to be recognised are answered 503. Enrolments wait as long as it takes.",
     )
     max_faces_per_person: int = Field(100, ge=1, le=10_000, description="Enrolled faces.")
     max_galleries: int = Field(

@@ -10,11 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
-# Of the latest job in what one is expected to take, where it took longer and where it did not: a
-# wait that was underestimated breaks a promise, one that was overestimated costs a place in the
-# queue.
-_RISE, _FALL = 0.2, 0.02
-
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
@@ -43,7 +38,7 @@ class CorePool:
         self._cores = cores
         self._threads = ThreadPoolExecutor(cores, thread_name_prefix="core")
         self._unfinished = 0
-        self._job_s = 0.0
+        self._submitted: dict[object, float] = {}
         cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
         self._all_cpus = cpus if len(cpus) == cores else None
         self._free_cpus = iter(sorted(cpus))
@@ -55,9 +50,10 @@ class CorePool:
         return max(0, self._unfinished - self._cores)
 
     @property
-    def expected_wait_s(self) -> float:
-        """Seconds until a job that came now would begin; none waits: 0."""
-        return self._unfinished / self._cores * self._job_s if self.waiting else 0.0
+    def longest_wait_s(self) -> float:
+        """Seconds for which the next job to begin has been waiting; none waits: 0."""
+        since = list(self._submitted.values())  # a copy: the threads take from it
+        return time.perf_counter() - since[0] if since else 0.0
 
     @property
     def is_alone(self) -> bool:
@@ -67,26 +63,24 @@ class CorePool:
     async def run(self, job: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         """Run `job` on a core. A job whose caller is cancelled before it starts never runs."""
         self._unfinished += 1
+        ticket = object()
+        self._submitted[ticket] = time.perf_counter()
         try:
             return await asyncio.wrap_future(
-                self._threads.submit(self._run, partial(job, *arguments))
+                self._threads.submit(self._run, ticket, partial(job, *arguments))
             )
         finally:
             self._unfinished -= 1
+            self._submitted.pop(ticket, None)
 
-    def _run(self, job: Callable[[], Result]) -> Result:
+    def _run(self, ticket: object, job: Callable[[], Result]) -> Result:
+        self._submitted.pop(ticket, None)
         if self._all_cpus:
             if not hasattr(self._own, "cpu"):
                 self._own.cpu = next(self._free_cpus)
             # Alone it may call upon all CPUs, and must not stand in the way on one of them.
             os.sched_setaffinity(0, self._all_cpus if self.is_alone else {self._own.cpu})
-        started = time.perf_counter()
-        try:
-            return job()
-        finally:
-            # Two threads at once may lose one of their times, which is no harm.
-            longer = time.perf_counter() - started - self._job_s
-            self._job_s += longer * (_RISE if longer > 0 else _FALL)
+        return job()
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

@@ -63,12 +63,12 @@ class FaceFinder:
         by its own.
 
         Raises:
-            QueueFull: too many photos are in flight, or another one would wait for too long.
+            QueueFull: too many photos are in flight, or one has been waiting for too long.
         """
         self._check_room()
-        wait = self._pool.expected_wait_s
+        wait = self._pool.longest_wait_s
         if wait > self._limits.max_queue_s:
-            raise QueueFull(f"A photo would wait {wait:.1f} seconds for a core; try again shortly.")
+            raise QueueFull(f"A photo has waited {wait:.1f} seconds for a core; try again shortly.")
 
     def _check_room(self) -> None:
         if self._in_flight >= self._limits.max_photos_in_flight:

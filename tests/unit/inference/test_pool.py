@@ -1,6 +1,5 @@
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -45,21 +44,23 @@ async def test_a_job_knows_whether_it_is_alone() -> None:
     pool.close()
 
 
-async def test_what_a_job_would_wait_follows_from_how_long_the_last_ones_took() -> None:
-    pool = CorePool(2)
-    for _ in range(20):
-        await pool.run(time.sleep, 0.02)
-    assert pool.expected_wait_s == 0
+async def test_the_wait_is_that_of_the_next_job_to_begin() -> None:
+    pool = CorePool(1)
     release = threading.Event()
-    running = [asyncio.create_task(pool.run(release.wait, 5)) for _ in range(2)]
+    first = asyncio.create_task(pool.run(release.wait, 5))
+    await asyncio.sleep(0.05)
+    assert pool.longest_wait_s == 0, "it runs"
+    abandoned = asyncio.create_task(pool.run(len, ""))
+    await asyncio.sleep(0.05)
+    second = asyncio.create_task(pool.run(len, ""))
+    await asyncio.sleep(0.01)
+    assert pool.longest_wait_s > 0.05
+    abandoned.cancel()
     await asyncio.sleep(0)
-    assert pool.expected_wait_s == 0, "long as they take, nobody waits for them"
-    running += [asyncio.create_task(pool.run(release.wait, 5)) for _ in range(8)]
-    await asyncio.sleep(0)
-    assert pool.expected_wait_s > 4 * 0.02
+    assert 0 < pool.longest_wait_s < 0.05
     release.set()
-    await asyncio.gather(*running)
-    assert pool.expected_wait_s == 0
+    await asyncio.gather(first, second)
+    assert pool.longest_wait_s == 0
     pool.close()
 
 
