@@ -35,7 +35,6 @@ class CorePool:
     """
 
     def __init__(self, cores: int) -> None:
-        self._cores = cores
         self._threads = ThreadPoolExecutor(cores, thread_name_prefix="core")
         self._unfinished = 0
         self._submitted: dict[object, float] = {}
@@ -47,7 +46,7 @@ class CorePool:
     @property
     def waiting(self) -> int:
         """Jobs that no core has begun."""
-        return max(0, self._unfinished - self._cores)
+        return len(self._submitted)
 
     @property
     def longest_wait_s(self) -> float:
