@@ -15,8 +15,8 @@ class RefuseWhenFull:
     done, what refusals cost is taken from those who are let in.
 
     Args:
-        routes: those that take photos, by their paths. Enrolling is refused later, when its photos
-            are looked at.
+        routes: those that take photos, by their paths. Enrolling is not among them: it is refused
+            when its photos are looked at, for their number alone.
     """
 
     def __init__(self, app: ASGIApp, routes: Mapping[str, APIRoute]) -> None:

@@ -59,16 +59,15 @@ class FaceFinder:
         self._in_flight = 0
 
     def check_queue(self) -> None:
-        """For a request whose photos have not been looked at; one that has begun is not stopped
-        by its own.
+        """For requests other than enrolments, whose own photos may be what waits.
 
         Raises:
-            QueueFull: too many photos are in flight, or one has been waiting for too long.
+            QueueFull: too many photos are in flight, or the next job has waited for too long.
         """
         self._check_room()
         wait = self._pool.longest_wait_s
         if wait > self._limits.max_queue_s:
-            raise QueueFull(f"A photo has waited {wait:.1f} seconds for a core; try again shortly.")
+            raise QueueFull(f"Work has waited {wait:.1f} seconds for a core; try again shortly.")
 
     def _check_room(self) -> None:
         if self._in_flight >= self._limits.max_photos_in_flight:

@@ -110,7 +110,7 @@ def note_written(folder: Path, operation: int) -> None:
 
 
 def forget_written(folder: Path) -> None:
-    """Before the files are flushed: half flushed, they can name an earlier write than they hold."""
+    """Before the segments' files are flushed: half flushed, they tell of fewer writes than were."""
     if (folder / _WRITTEN).exists():
         (folder / _WRITTEN).unlink()
         sync(folder)

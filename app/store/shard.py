@@ -24,6 +24,7 @@ How it is laid out, and what was measured to decide it (2 cores, qdrant-edge-py 
 import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,7 +127,8 @@ class Shard:
         size: persons and faces.
         targets: of this gallery.
         unflushed: faces written since the last checkpoint.
-        operation: the engine's number of the last write that is certain, or a lower one.
+        operation: the engine's number of the last write, or a lower one; certain once `sync_log`
+            or `flush` returns.
         has_remains: whether the files may hold what is deleted.
         changed: ids of points written since somebody put an empty set here.
     """
@@ -167,10 +169,26 @@ class Shard:
         config = _config(vectors[records.VECTOR]["size"], threads)
         self._engine = edge.EdgeShard.load(str(self._folder), config)
         self._threads = ScanThreads(engine_threads(others, count=threads) if large else set())
+        self.operation = self._version()
+
+    def _version(self) -> int:
+        """The engine's number of the last operation that changed a point."""
         segments = self._engine.snapshot_manifest().values()
-        self.operation = max(segment["segment_version"] or 0 for segment in segments)
+        return max(segment["segment_version"] or 0 for segment in segments)
+
+    def takes_writes(self) -> bool:
+        """Whether a write changes anything; the targets are written again.
+
+        An engine that has lost its log numbers its operations anew, and skips those whose numbers
+        are lower than what is there.
+        """
+        before = self._version()
+        self.set_targets(self.targets)
+        return self._version() > before
 
     def close(self) -> None:
+        with suppress(OSError):
+            forget_written(self._folder)  # the engine flushes what is not flushed yet
         self._engine.close()
 
     def check(self) -> None:
@@ -371,6 +389,8 @@ class Shard:
         return records.to_stored(found[0].payload or {}, found[0].vector) if found else None
 
     def import_persons(self, persons: Sequence[StoredPerson]) -> None:
+        if not persons:
+            return
         records.check_templates(persons, self._embedder.dimension)
         ids: list[PointId] = [records.point_id(p.payload["person_id"]) for p in persons]
         replaced = self._engine.retrieve(ids, ["face_count"], False)

@@ -54,6 +54,8 @@ def _tried(copy: Path, embedder: Embedder, fuse: Fuse) -> str | None:
         try:
             if shard.operation < last_written(copy):
                 return "its log ends before the last write that was acknowledged"
+            if not shard.takes_writes():
+                return "its log does not go on from what its files hold"
             return _problem(shard, fuse)
         finally:
             shard.close()

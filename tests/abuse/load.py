@@ -156,10 +156,11 @@ class Load:
             if connection.reusable:
                 return connection.send(request, at, started)
         try:
-            _, connection = await loop.create_connection(
-                lambda: _Connection(self._idle.append), *self._address
-            )
-        except OSError:
+            async with asyncio.timeout(_PATIENCE_S):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self._idle.append), *self._address
+                )
+        except (OSError, TimeoutError):
             refused: asyncio.Future[Sample] = loop.create_future()
             refused.set_result(Sample(at, time.perf_counter() - started - at, REFUSED))
             return refused

@@ -46,7 +46,8 @@ def test_who_would_wait_too_long_is_refused_and_enrolments_wait(
         enrolled = threads.submit(
             client.post, "/persons/both/faces?gate=off&on_duplicate=allow", files=photos
         )
-        while not metric(client, "faceid_photos_in_flight"):
+        deadline = time.monotonic() + 10
+        while not metric(client, "faceid_queue_depth") and time.monotonic() < deadline:
             time.sleep(0.001)
         refused = client.post("/identify", content=hopper, headers=JPEG)
         assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from app.errors import StoreUnavailable
-from app.store import EmbeddedStore, galleries, seal
-from app.store import shard as shard_module
+from app.store import EmbeddedStore, galleries
 from tests.damage import (
     DAMAGES,
     Damage,
@@ -170,11 +169,42 @@ async def test_a_deletion_that_was_acknowledged_is_missed_in_the_log_too(
     assert "its log ends before" in await refusal(killed)
 
 
+async def test_a_log_that_is_lost_with_nothing_in_it_is_refused(path: Path, tmp_path: Path) -> None:
+    store = await filled(path)
+    store._galleries.open["default"].checkpoint()
+    killed = tmp_path / "killed"
+    shutil.copytree(path, killed)
+    await store.close()
+    for part in (killed / "default" / "wal").glob("open-*"):
+        part.unlink()
+    assert "does not go on" in await refusal(killed)
+
+
+class Copying:
+    """An engine that copies the store before it flushes, and after."""
+
+    def __init__(self, engine: Any, path: Path, before: Path, after: Path) -> None:
+        self._engine, self._path, self._before, self._after = engine, path, before, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def flush(self) -> None:
+        shutil.copytree(self._path, self._before)
+        self._engine.flush()
+        shutil.copytree(self._path, self._after)
+
+    def close(self) -> None:  # of which flushing is a part
+        self.flush()
+        self._engine.close()
+
+
+@pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize(
     "not_yet", ["", "segment.json", "versions segment.json", ".dat .mmap versions segment.json"]
 )
 async def test_a_gallery_killed_while_it_was_flushed_is_whole(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, not_yet: str
+    path: Path, tmp_path: Path, not_yet: str, closed: bool
 ) -> None:
     store = await filled(path)
     shard = store._galleries.open["default"]
@@ -183,21 +213,14 @@ async def test_a_gallery_killed_while_it_was_flushed_is_whole(
         await store.delete_person("default", f"person-{number}")
     whole = await everything(store)
     killed, after = tmp_path / "killed", tmp_path / "after"
-    with monkeypatch.context() as patched:
-        # The state in which the engine begins to flush, and the one in which it ends.
-        real = seal.note_checkpoint
-        patched.setattr(shard_module, "forget_written", lambda folder: forget(folder, killed))
-
-        def forget(folder: Path, copy: Path) -> None:
-            seal.forget_written(folder)
-            shutil.copytree(path, copy)
-
-        def note(folder: Path) -> None:
-            shutil.copytree(path, after)
-            real(folder)
-
-        patched.setattr(shard_module, "note_checkpoint", note)
+    engine = shard._engine
+    shard._engine = Copying(engine, path, killed, after)  # type: ignore[assignment]
+    if closed:
+        shard.close()
+        del store._galleries.open["default"]
+    else:
         shard.flush()
+        shard._engine = engine
     await store.close()
     # In the engine's order: who is there, what is known of them, in which write, and the segment.
     for file in files_of(after / "default" / "segments"):
