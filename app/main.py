@@ -98,8 +98,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         Authenticate, ring=ring, guesses=Guesses(), origins=settings.auth.cors_origins
     )
-    takers = by_path(module.router for module in (identify, verify, faces))
-    app.add_middleware(RefuseWhenFull, routes=takers)
+    photo_routes = by_path(module.router for module in (identify, verify, faces))
+    app.add_middleware(RefuseWhenFull, routes=photo_routes)
     app.add_middleware(BoundUploads, limits=settings.limits)
     if settings.auth.cors_origins:
         allow_pages(app, settings.auth.cors_origins)

@@ -208,8 +208,8 @@ class LimitSettings(_Section):
     max_queue_s: float = Field(
         2.0,
         gt=0,
-        description="While what is next has waited longer for a core, photos to be recognised are "
-        "answered 503; who was let in before may wait longer. Enrolments wait as long as it takes.",
+        description="Seconds; while what is next has waited longer for a core, photos to be "
+        "recognised are answered 503. Who was let in before may wait longer; enrolments wait.",
     )
     max_faces_per_person: int = Field(100, ge=1, le=10_000, description="Enrolled faces.")
     max_galleries: int = Field(

@@ -17,8 +17,8 @@ from app.store.base import Embedder, Fuse, GallerySize, Targets
 from app.store.files import lock_folder, readable_by_others, size_on_disk, sync
 from app.store.rewrite import FORMER, Rewrite, recover
 from app.store.seal import break_seal, is_sealed, seal
+from app.store.segments import create as create_shard
 from app.store.shard import Shard
-from app.store.shard import create as create_shard
 from app.store.trial import try_out
 
 _log = logging.getLogger(__name__)

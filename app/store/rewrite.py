@@ -12,7 +12,8 @@ from pathlib import Path
 
 from app.store.base import Embedder, Fuse
 from app.store.files import sync
-from app.store.shard import PointId, Shard, add_segments, create
+from app.store.segments import add_segments, create
+from app.store.shard import PointId, Shard
 
 # Persons in one slice: 2 ms, for which a search may have to wait.
 _SLICE = 32

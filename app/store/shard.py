@@ -7,7 +7,7 @@ How it is laid out, and what was measured to decide it (2 cores, qdrant-edge-py 
   points of their own leave gaps in the scan, even where it does not look at them: 3.8 instead of
   2.9 ms at a million faces of 333,333 persons, in twice the memory.
 - The engine scans segments in parallel but makes only one, and adds none as it grows. A gallery
-  that has become large is given more, `add_segments` says how; small ones would only pay for
+  that has become large is given more, `app.store.segments` says how; small ones would only pay for
   them (0.03 ms a search, 20 ms more to open).
 - One upsert is one record of the write-ahead log: all or nothing, under `kill -9` too. A point
   that is written again stays where it is.
@@ -22,14 +22,13 @@ How it is laid out, and what was measured to decide it (2 cores, qdrant-edge-py 
 """
 
 import json
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import qdrant_edge as edge
 
@@ -54,6 +53,7 @@ from app.store.base import (
 from app.store.files import sync
 from app.store.scan import ScanThreads, engine_threads, scan_threads
 from app.store.seal import forget_written, note_checkpoint, note_written
+from app.store.segments import META_ID, add_segments, config
 
 # Probes of one scan, which is up to twice as fast as one scan each; the GIL is held for all of it.
 _BATCH = 16
@@ -67,45 +67,12 @@ _LARGE = 150_000
 # There while the files may hold what is deleted.
 _REMAINS = ".remains"
 
-_META_ID = 0
 # Numbers come before UUIDs in the order of ids.
 _FIRST_PERSON = UUID(int=0)
 _MAX_FACE_COUNTS = 2**31 - 1
 
 
 PointId = int | UUID | str
-
-
-def create(folder: Path, embedder: Embedder, *, durable: bool = True) -> None:
-    """Make the shard of an empty gallery; the caller makes its folder's name durable."""
-    shard = _new(folder, embedder.dimension)
-    meta = edge.Point(_META_ID, {}, records.meta_payload(embedder))
-    shard.update(edge.UpdateOperation.upsert_points([meta]))
-    if durable:
-        shard.flush()
-    shard.close()
-
-
-def add_segments(folder: Path, count: int, embedder: Embedder, scratch: Path) -> None:
-    """Give a closed shard `count` more segments to spread its persons over.
-
-    The engine writes each upsert to the smallest of its appendable segments, and loads whatever
-    lies in its folder: so an empty segment of another new shard, moved in, is filled until it is
-    as large as the others. A crash in between leaves one segment more or less, which is no harm.
-    All of this is how release 0.9.0 does it and promised by nobody: that is why the dependency
-    is pinned, and a test fails where a release does otherwise.
-
-    Args:
-        scratch: a folder name on the same disk, used and removed.
-    """
-    for _ in range(count):
-        _new(scratch, embedder.dimension).close()
-        (segment,) = (entry for entry in (scratch / "segments").iterdir() if entry.is_dir())
-        for entry in segment.rglob("*"):
-            sync(entry)
-        segment.rename(folder / "segments" / str(uuid4()))
-        shutil.rmtree(scratch)
-    sync(folder / "segments")
 
 
 class Shard:
@@ -145,7 +112,7 @@ class Shard:
         self.changed: set[PointId] | None = None
         self._load()
         try:
-            meta = self._engine.retrieve([_META_ID], True, False)[0].payload or {}
+            meta = self._engine.retrieve([META_ID], True, False)[0].payload or {}
             problem = records.mismatch(meta, embedder, str(folder))
             if problem is not None:
                 raise StoreMismatch(problem)
@@ -166,8 +133,8 @@ class Shard:
         # One segment is looked through by one thread; a second one, woken for nothing, has to
         # find a core first, and every search waits for it.
         threads = scan_threads() if large else 1
-        config = _config(vectors[records.VECTOR]["size"], threads)
-        self._engine = edge.EdgeShard.load(str(self._folder), config)
+        setup = config(vectors[records.VECTOR]["size"], threads)
+        self._engine = edge.EdgeShard.load(str(self._folder), setup)
         self._threads = ScanThreads(engine_threads(others, count=threads) if large else set())
         self.operation = self._version()
 
@@ -439,7 +406,7 @@ class Shard:
         return count
 
     def set_targets(self, targets: Targets) -> None:
-        self._write(edge.UpdateOperation.set_payload([_META_ID], asdict(targets)), [_META_ID], 1)
+        self._write(edge.UpdateOperation.set_payload([META_ID], asdict(targets)), [META_ID], 1)
         self.targets = targets
 
     def _payload(self, person_id: str) -> dict[str, Any] | None:
@@ -485,31 +452,3 @@ class Shard:
 
 def _point(record: edge.Record) -> edge.Point:
     return edge.Point(record.id, record.vector or {}, record.payload)
-
-
-def _config(dimension: int, threads: int) -> edge.EdgeConfig:
-    return edge.EdgeConfig(
-        vectors={records.VECTOR: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Dot)},
-        payload_memory=edge.Memory.Cached,
-        # m=0: no graph; building one holds up the process for seconds, a scan is exact.
-        hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10),
-        quantization_config=edge.TurboQuantQuantizationConfig(
-            bits=edge.TurboQuantBitSize.Bits4, memory=edge.Memory.Pinned
-        ),
-        optimizers=edge.EdgeOptimizersConfig(
-            # Never "index" (12 s for a million faces, nothing gained), nor merge what is scanned
-            # in parallel.
-            indexing_threshold=2**40,
-            default_segment_number=64,
-        ),
-        max_search_threads=threads,
-    )
-
-
-def _new(folder: Path, dimension: int) -> edge.EdgeShard:
-    """A new shard, open, with one empty segment."""
-    shard = edge.EdgeShard.create(str(folder), _config(dimension, threads=1))
-    index = edge.IntegerIndexParams()
-    shard.update(edge.UpdateOperation.create_field_index("face_count", index))
-    shard.flush()
-    return shard

@@ -52,7 +52,7 @@ def test_who_would_wait_too_long_is_refused_and_enrolments_wait(
         refused = client.post("/identify", content=hopper, headers=JPEG)
         assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
         assert "has waited" in refused.json()["detail"]
-        assert enrolled.result().status_code in {201, 422}, "its own photos are no reason"
+        assert enrolled.result().status_code != 503, "its own photos are no reason"
         assert client.post("/identify", content=hopper, headers=JPEG).status_code == 200
 
 

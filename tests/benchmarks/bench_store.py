@@ -38,8 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.decision.fusion import template
-from app.store import EmbeddedStore, Embedder, Face, FloatArray, records
-from app.store import shard as shards
+from app.store import EmbeddedStore, Embedder, Face, FloatArray, records, segments
 
 GALLERY = "bench"
 FACES_PER_PERSON = 3
@@ -109,10 +108,10 @@ def request(probe: FloatArray, limit: int) -> edge.QueryRequest:
 def bare_engine(folder: Path, templates: FloatArray, threads: int) -> edge.EdgeShard:
     """These templates in as many segments as threads, as the store lays them out."""
     folder.mkdir()
-    config = shards._config(templates.shape[1], threads)
+    config = segments.config(templates.shape[1], threads)
     edge.EdgeShard.create(str(folder), config).close()
     embedder = Embedder("bench", templates.shape[1], "0" * 64)
-    shards.add_segments(folder, threads - 1, embedder, folder.with_name("scratch"))
+    segments.add_segments(folder, threads - 1, embedder, folder.with_name("scratch"))
     shard = edge.EdgeShard.load(str(folder), config)
     for start in range(0, len(templates), 257):
         rows = templates[start : start + 257].tolist()
@@ -156,8 +155,8 @@ async def measure(path: Path, count: int, dimension: int, rounds: int, console: 
     await store.open()
     loaded = time.perf_counter() - start
     grown = resource_mb() - before
-    segments = store._galleries.open[GALLERY]._engine.info().segments_count
-    shard = bare_engine(path / ".bare", templates, segments)
+    spread = store._galleries.open[GALLERY]._engine.info().segments_count
+    shard = bare_engine(path / ".bare", templates, spread)
 
     names = ("numpy, faces", "numpy", "edge", "store", "queued")
     samples: dict[tuple[str, int], list[float]] = {
@@ -260,7 +259,7 @@ async def measure(path: Path, count: int, dimension: int, rounds: int, console: 
         f"embeddings of 50 persons {np.median(fetched):.2f} ms, "
         f"durable enrolment of one face {np.median(enrolments):.2f} ms, "
         f"all templates in pages of 1,000 {paged:.2f} s\n"
-        f"{segments} segments, filled in {filled:.1f} s, opened in {loaded:.2f} s, "
+        f"{spread} segments, filled in {filled:.1f} s, opened in {loaded:.2f} s, "
         f"memory of the open gallery {grown:.0f} MB"
     )
 
