@@ -147,7 +147,7 @@ async def _open(app: FastAPI, settings: Settings, metrics: Metrics, stack: Async
                 file,
                 max_batch=settings.model.max_batch,
                 max_wait=settings.model.max_wait_ms / 1e3,
-                max_queue=settings.limits.max_photos_in_flight * settings.limits.max_images,
+                max_queue=settings.limits.max_photos_per_core * cores * settings.limits.max_images,
                 observe=metrics.batch_size.observe,
                 sha256=sha256,
             )

@@ -202,14 +202,14 @@ class LimitSettings(_Section):
     body_timeout_s: float = Field(60, gt=0, description="Within which a body has to arrive.")
     max_pixels: int = Field(50_000_000, ge=1024, description="Pixels an image may declare.")
     max_images: int = Field(16, ge=1, le=1000, description="Images in one enrolment.")
-    max_photos_in_flight: int = Field(
-        64, ge=1, description="Photos being processed or waiting; more are answered 503."
+    max_photos_per_core: int = Field(
+        16, ge=1, description="Photos being processed or waiting; more are answered 503."
     )
     max_queue_s: float = Field(
-        2.0,
+        1.0,
         gt=0,
-        description="Seconds; while what is next has waited longer for a core, photos to be "
-        "recognised are answered 503. Who was let in before may wait longer; enrolments wait.",
+        description="Seconds that a photo to be recognised may wait for a core; one that has "
+        "waited longer, and new ones meanwhile, are answered 503. Enrolments wait.",
     )
     max_faces_per_person: int = Field(100, ge=1, le=10_000, description="Enrolled faces.")
     max_galleries: int = Field(

@@ -35,6 +35,7 @@ class CorePool:
     """
 
     def __init__(self, cores: int) -> None:
+        self.cores = cores
         self._threads = ThreadPoolExecutor(cores, thread_name_prefix="core")
         self._unfinished = 0
         self._submitted: dict[object, float] = {}

@@ -225,7 +225,7 @@ class Enroller:
     ) -> _Candidate | ImageError | FaceError:
         """The face of one image, or why it cannot be enrolled."""
         try:
-            face, embedding = await self._finder.embed_one(image, choice)
+            face, embedding = await self._finder.embed_one(image, choice, is_patient=True)
         except (ImageError, FaceError) as error:
             return error
         reasons = [] if gate == "off" else self._reasons_against(face)

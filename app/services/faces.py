@@ -56,6 +56,7 @@ class FaceFinder:
         self._pool = pool
         self._limits = limits
         self._metrics = metrics
+        self._most_in_flight = limits.max_photos_per_core * pool.cores
         self._in_flight = 0
 
     def check_queue(self) -> None:
@@ -70,7 +71,7 @@ class FaceFinder:
             raise QueueFull(f"Work has waited {wait:.1f} seconds for a core; try again shortly.")
 
     def _check_room(self) -> None:
-        if self._in_flight >= self._limits.max_photos_in_flight:
+        if self._in_flight >= self._most_in_flight:
             raise QueueFull(
                 f"{self._in_flight} photos are being processed already; try again shortly."
             )
@@ -80,9 +81,9 @@ class FaceFinder:
 
         Raises:
             ImageError: the image cannot be used.
-            QueueFull: too many photos are in flight.
+            QueueFull: too many photos are in flight, or this one has waited for too long.
         """
-        faces, _ = await self._process(image, timings, lambda *_: [])
+        faces, _ = await self._process(image, timings, lambda *_: [], self._limits.max_queue_s)
         return faces
 
     async def embed(self, image: bytes, timings: Timings) -> list[Face]:
@@ -93,16 +94,22 @@ class FaceFinder:
             InferenceFailed: as in `FaceEmbedder.embed`.
         """
         faces, _ = await self._process(
-            image, timings, lambda faces, _: [face for face in faces if face.large_enough]
+            image,
+            timings,
+            lambda faces, _: [face for face in faces if face.large_enough],
+            self._limits.max_queue_s,
         )
         return faces
 
-    async def embed_one(self, image: bytes, choice: Choice) -> tuple[Face, Embedding]:
+    async def embed_one(
+        self, image: bytes, choice: Choice, *, is_patient: bool = False
+    ) -> tuple[Face, Embedding]:
         """The one face of a photo that is meant to show one person.
 
         Args:
             choice: `only` refuses a photo with several faces, `largest` takes the largest,
                 `central` the one nearest the centre.
+            is_patient: wait for a core as long as it takes.
 
         Raises:
             ImageError, QueueFull, InferenceFailed: as in `embed`.
@@ -111,7 +118,10 @@ class FaceFinder:
         timings = Timings()
         try:
             _, (face,) = await self._process(
-                image, timings, lambda faces, size: [self._choose(faces, size, choice)]
+                image,
+                timings,
+                lambda faces, size: [self._choose(faces, size, choice)],
+                math.inf if is_patient else self._limits.max_queue_s,
             )
         finally:
             timings.observe(self._metrics)
@@ -119,12 +129,12 @@ class FaceFinder:
         return face, face.embedding
 
     async def _process(
-        self, image: bytes, timings: Timings, choose: Choose
+        self, image: bytes, timings: Timings, choose: Choose, patience_s: float
     ) -> tuple[list[Face], list[Face]]:
         """All faces, and the chosen ones, which are embedded."""
         with self._admitted(), self._counted():
             faces, chosen = await self._pool.run(
-                self._find, image, timings, choose, time.perf_counter()
+                self._find, image, timings, choose, time.perf_counter(), patience_s
             )
             waiting = [face for face in chosen if face.embedding is None]
             if waiting:
@@ -140,8 +150,12 @@ class FaceFinder:
         timings: Timings,
         choose: Choose,
         submitted: float,
+        patience_s: float,
     ) -> tuple[list[Face], list[Face]]:
-        timings.add("queue", time.perf_counter() - submitted)
+        waited = time.perf_counter() - submitted
+        timings.add("queue", waited)
+        if waited > patience_s:
+            raise QueueFull(f"The photo waited {waited:.1f} seconds for a core; try again shortly.")
         with timings.stage("decode"):
             photo = Photo(image, self._limits.max_pixels)
             photo.pixels(wide_scale(photo.size))

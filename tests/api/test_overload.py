@@ -18,7 +18,7 @@ def metric(client: httpx.Client, name: str) -> float:
 
 def test_what_does_not_fit_is_refused_at_once(tmp_path: Path, hopper: bytes) -> None:
     with (
-        running(tmp_path, limits={"max_photos_in_flight": 2}, model={"cores": 1}) as client,
+        running(tmp_path, limits={"max_photos_per_core": 2}, model={"cores": 1}) as client,
         concurrent.futures.ThreadPoolExecutor(16) as threads,
     ):
         answers = list(
@@ -56,9 +56,26 @@ def test_who_would_wait_too_long_is_refused_and_enrolments_wait(
         assert client.post("/identify", content=hopper, headers=JPEG).status_code == 200
 
 
+def test_no_photo_is_looked_at_that_has_waited_too_long(tmp_path: Path, hopper: bytes) -> None:
+    with (
+        running(tmp_path, limits={"max_queue_s": 0.001}, model={"cores": 1}) as client,
+        concurrent.futures.ThreadPoolExecutor(2) as threads,
+    ):
+        answers = list(
+            threads.map(lambda _: client.post("/identify", content=hopper, headers=JPEG), range(16))
+        )
+        late = [answer for answer in answers if "The photo waited" in answer.text]
+        assert late
+        assert {(answer.status_code, answer.json()["code"]) for answer in late} == {
+            (503, "queue_full")
+        }
+        found = metric(client, 'faceid_stage_duration_seconds_count{stage="detect"}')
+        assert found == sum(answer.status_code == 200 for answer in answers)
+
+
 def test_enrolling_is_refused_where_nothing_fits(tmp_path: Path, hopper: bytes) -> None:
     with (
-        running(tmp_path, limits={"max_photos_in_flight": 1}, model={"cores": 1}) as client,
+        running(tmp_path, limits={"max_photos_per_core": 1}, model={"cores": 1}) as client,
         concurrent.futures.ThreadPoolExecutor(8) as threads,
     ):
         answers = list(
@@ -77,7 +94,9 @@ def test_a_client_that_has_gone_costs_no_inference(tmp_path: Path, hopper: bytes
         b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
         b"Content-Length: %d\r\n\r\n" % len(hopper)
     ) + hopper
-    with running(tmp_path, model={"cores": 1}) as client:
+    with (
+        running(tmp_path, limits={"max_photos_per_core": 64}, model={"cores": 1}) as client,
+    ):
         address = (client.base_url.host, client.base_url.port)
         connections = [socket.create_connection(address) for _ in range(40)]
         for connection in connections:
