@@ -103,8 +103,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BoundUploads, limits=settings.limits)
     if settings.auth.cors_origins:
         allow_pages(app, settings.auth.cors_origins)
-    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
     problems.install(app)
     # A request is held against one router after another: what is called most comes first.
     routers = [
@@ -115,12 +115,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     keyed = settings.auth.metrics == "key"
     app.include_router(
-        health.monitoring, dependencies=[requires("metrics", about="all")] if keyed else []
+        health.monitoring, dependencies=requires("metrics", about="all") if keyed else []
     )
     keyed = settings.auth.docs == "key"
-    app.include_router(
-        docs.router(app), dependencies=[requires(None, about="none")] if keyed else []
-    )
+    app.include_router(docs.router(app), dependencies=requires(None, about="none") if keyed else [])
     tracing.install(app)
     return app
 

@@ -203,7 +203,7 @@ class LimitSettings(_Section):
     max_pixels: int = Field(50_000_000, ge=1024, description="Pixels an image may declare.")
     max_images: int = Field(16, ge=1, le=1000, description="Images in one enrolment.")
     max_photos_per_core: int = Field(
-        16, ge=1, description="Photos being processed or waiting; more are answered 503."
+        16, ge=2, description="Photos being processed or waiting; more are answered 503."
     )
     max_queue_s: float = Field(
         1.0,

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/backup", tags=["backup"])
 @router.get(
     "",
     response_class=StreamingResponse,
-    dependencies=[requires("admin", about="all")],
+    dependencies=requires("admin", about="all"),
     responses=responses(503)
     | {200: {"content": {"application/gzip": {}}, "description": "Gzipped lines of JSON"}},
     summary="Back up all galleries",

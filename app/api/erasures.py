@@ -12,7 +12,7 @@ from app.api.security import requires
 from app.errors import InvalidRequest
 from app.schemas import erasures, times
 
-router = APIRouter(tags=["erasure"], dependencies=[requires("admin", about="all")])
+router = APIRouter(tags=["erasure"], dependencies=requires("admin", about="all"))
 
 
 @router.get("/erasures", responses=responses(503), summary="Receipts of erasures")

@@ -15,7 +15,7 @@ router = APIRouter(tags=["faces"])
 @router.post(
     "/detect",
     responses=responses(413, 415, 503),
-    dependencies=[requires("identify", about="none")],
+    dependencies=requires("identify", about="none"),
     openapi_extra=one_image(),
     summary="Where are the faces?",
 )
@@ -34,7 +34,7 @@ async def detect(body: Images, services: Injected) -> detection.DetectAnswer:
 @router.post(
     "/embed",
     responses=responses(413, 415, 503),
-    dependencies=[requires("embed", about="none")],
+    dependencies=requires("embed", about="none"),
     openapi_extra=one_image(),
     summary="Embeddings of the faces",
 )

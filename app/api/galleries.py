@@ -21,7 +21,7 @@ one = requires("admin")
 
 @router.get(
     "",
-    dependencies=[requires("admin", about="all")],
+    dependencies=requires("admin", about="all"),
     responses=responses(503),
     summary="List galleries",
 )
@@ -35,7 +35,7 @@ async def list_galleries(services: Injected) -> galleries.GalleryList:
     )
 
 
-@router.get("/{gallery}", dependencies=[one], responses=responses(503), summary="One gallery")
+@router.get("/{gallery}", dependencies=one, responses=responses(503), summary="One gallery")
 async def get_gallery(gallery: GalleryName, services: Injected) -> galleries.Gallery:
     """A gallery that nobody was enrolled in is an empty one."""
     store = services.store
@@ -44,7 +44,7 @@ async def get_gallery(gallery: GalleryName, services: Injected) -> galleries.Gal
 
 @router.put(
     "/{gallery}",
-    dependencies=[one],
+    dependencies=one,
     responses=responses(413, 415, 503),
     summary="Choose a gallery's error rates",
     openapi_extra=json_body(galleries.GalleryTargets),
@@ -65,7 +65,7 @@ async def put_gallery(
 
 @router.get(
     "/{gallery}/duplicates",
-    dependencies=[one],
+    dependencies=one,
     responses=responses(503),
     summary="The same face under two names, two faces under one",
 )

@@ -14,7 +14,7 @@ from app.services.faces import Face
 from app.services.identify import Decision
 from app.services.timing import Timings
 
-router = APIRouter(tags=["recognition"], dependencies=[requires("identify")])
+router = APIRouter(tags=["recognition"], dependencies=requires("identify"))
 
 
 @router.post(

@@ -19,9 +19,7 @@ router = APIRouter(prefix="/model", tags=["model"])
 all_of_it = requires("admin", about="all")
 
 
-@router.get(
-    "", dependencies=[all_of_it], responses=responses(503), summary="Which models there are"
-)
+@router.get("", dependencies=all_of_it, responses=responses(503), summary="Which models there are")
 async def get_models(services: Injected) -> models.Models:
     """And how far faces are carried over to the other one."""
     return await _models(services.swap)
@@ -29,7 +27,7 @@ async def get_models(services: Injected) -> models.Models:
 
 @router.put(
     "/other",
-    dependencies=[all_of_it],
+    dependencies=all_of_it,
     responses=responses(409, 413, 415, 503),
     summary="Add a model that is to take over",
     openapi_extra=binary_body("An embedder of faceid, ONNX."),
@@ -47,7 +45,7 @@ async def put_other(request: Request, services: Injected) -> models.Models:
 
 @router.post(
     "/switch",
-    dependencies=[all_of_it],
+    dependencies=all_of_it,
     responses=responses(409, 503),
     summary="Have the two models change their roles",
 )
@@ -67,7 +65,7 @@ async def switch(
 
 @router.delete(
     "/other",
-    dependencies=[all_of_it],
+    dependencies=all_of_it,
     responses=responses(409, 503),
     summary="Forget the other model",
 )
@@ -80,7 +78,7 @@ async def delete_other(services: Injected) -> models.Models:
 
 @router.get(
     "/awaiting",
-    dependencies=[requires("admin")],
+    dependencies=requires("admin"),
     responses=responses(409, 503),
     summary="Whose photos are needed anew",
 )

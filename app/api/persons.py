@@ -19,8 +19,8 @@ from app.services.capacity import check_capacity
 from app.settings import Concern
 from app.store import Consent, Face, Person, records
 
-router = APIRouter(prefix="/persons", tags=["persons"], dependencies=[requires("enrol")])
-access = APIRouter(prefix="/persons", tags=["persons"], dependencies=[requires("admin")])
+router = APIRouter(prefix="/persons", tags=["persons"], dependencies=requires("enrol"))
+access = APIRouter(prefix="/persons", tags=["persons"], dependencies=requires("admin"))
 
 PoorPhotos = Annotated[
     Gate | None,

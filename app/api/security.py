@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import auth
+from app.api.parameters import only_known_parameters
 from app.api.problems import problem
 from app.api.rates import Guesses
 from app.auth import Key, KeyRing, Unproven
@@ -118,9 +119,10 @@ class Requires:
         return request.query_params.getlist("gallery") or [DEFAULT_GALLERY]
 
 
-def requires(scope: auth.Scope | None, about: About = "gallery") -> Any:
-    """For `dependencies=[...]` of a router or a route."""
-    return Depends(Requires(scope, about))
+def requires(scope: auth.Scope | None, about: About = "gallery") -> list[Any]:
+    """The `dependencies` of a router or a route."""
+    # In this order: what is wrong with a request is told to those who may make it.
+    return [Depends(Requires(scope, about)), Depends(only_known_parameters)]
 
 
 class Authenticate:

@@ -14,7 +14,7 @@ from app.errors import InvalidRequest
 from app.schemas import identifiers, recognition
 from app.services.verify import Criterion
 
-router = APIRouter(tags=["recognition"], dependencies=[requires("identify")])
+router = APIRouter(tags=["recognition"], dependencies=requires("identify"))
 
 
 @router.post(

@@ -42,7 +42,7 @@ class Unknown(Unreachable):
 
 
 class Service:
-    """One gallery of a service."""
+    """A service, or one gallery of it."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -155,10 +155,11 @@ def pause(attempt: int, retry_after: str | None) -> float:
 
 @asynccontextmanager
 async def connect(
-    url: str, local: bool, gallery: str, key: str | None = None
+    url: str, local: bool, gallery: str | None, key: str | None = None
 ) -> AsyncIterator[Service]:
     """
     Args:
+        gallery: a parameter of every call; None: of none.
         key: the API key to present.
         local: run the whole service inside this process, on the embedded store, instead
             of asking the one at `url`: the same code on the same path.
@@ -166,7 +167,7 @@ async def connect(
     Raises:
         StartupError: with `local`, what keeps the service from starting.
     """
-    params = {"gallery": gallery}
+    params = {} if gallery is None else {"gallery": gallery}
     if not local:
         try:
             http = httpx.AsyncClient(

@@ -18,9 +18,13 @@ def run(
     url: str,
     key: str | None,
     local: bool,
-    gallery: str,
+    gallery: str | None,
 ) -> Result:
-    """Do `work` on a service; what makes it impossible is one line and exit code 2."""
+    """Do `work` on a service; what makes it impossible is one line and exit code 2.
+
+    Args:
+        gallery: a parameter of all its calls; None for those that take none.
+    """
 
     async def connected() -> Result:
         async with connect(url, local, gallery, key) as service:

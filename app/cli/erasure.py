@@ -17,7 +17,7 @@ def purge(url: Url = URL, key: Key = None, local: Local = False) -> None:
     async def ask(service: Service) -> dict[str, Any]:
         return await service.call("POST", "/purge")
 
-    done = run(ask, url, key, local, "default")
+    done = run(ask, url, key, local, None)
     say(
         f"{done['persons']} persons erased, with {done['faces']} faces; "
         f"{done['galleries_rewritten']} galleries written anew."
@@ -45,7 +45,7 @@ def erasures(
                 return found
             params["cursor"] = page["cursor"]
 
-    receipts = run(ask, url, key, local, "default")
+    receipts = run(ask, url, key, local, None)
     if as_json:
         for receipt in receipts:
             say(json.dumps(receipt))

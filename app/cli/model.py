@@ -29,7 +29,7 @@ def status(url: Url = URL, key: Key = None) -> None:
     async def ask(service: Service) -> None:
         _show(await service.call("GET", "/model"))
 
-    run(ask, url, key, False, "default")
+    run(ask, url, key, False, None)
 
 
 @model.command()
@@ -82,7 +82,7 @@ def swap(
         say(f"{answer['active']['model']} is in use.")
         return True
 
-    if not run(work, url, key, False, "default"):
+    if not run(work, url, key, False, None):
         raise typer.Exit(1)
 
 
@@ -94,7 +94,7 @@ def switch(accept_loss: AcceptLoss = False, url: Url = URL, key: Key = None) -> 
         answer = await service.call("POST", "/model/switch", _loss(accept_loss))
         say(f"{answer['active']['model']} is in use, {answer['other']['model']} can take over.")
 
-    run(ask, url, key, False, "default")
+    run(ask, url, key, False, None)
 
 
 model.command("rollback", help="The same: go back to the former model.")(switch)
@@ -117,7 +117,7 @@ def remove(
         await service.call("DELETE", "/model/other")
         say(f"{other['model']} is forgotten.")
 
-    run(ask, url, key, False, "default")
+    run(ask, url, key, False, None)
 
 
 def _loss(accept: bool) -> dict[str, str | int | float | None]:

@@ -12,11 +12,6 @@ from app.cli.command import run
 from app.cli.options import URL, Face, Gallery, Key, Local, Url
 from app.cli.output import complain, progress_bar, say, table
 
-Threshold = Annotated[
-    float | None,
-    typer.Option(min=-1, max=1, help="Least cosine similarity; unset: the service's own."),
-]
-
 
 def identify(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Photos.")],
@@ -29,7 +24,10 @@ def identify(
         float | None,
         typer.Option(help="Share of strangers that may be called somebody; unset: as set there."),
     ] = None,
-    threshold: Threshold = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Least cosine similarity; unset: the service's own."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=50, help="Candidates for each face.")] = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answers as they come, one a line.")
@@ -107,7 +105,10 @@ def verify(
     metric: Annotated[
         Literal["cosine", "euclidean", "manhattan"], typer.Option(help="Of the distance.")
     ] = "cosine",
-    threshold: Threshold = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, help="Largest distance, in the metric; unset: the service's own."),
+    ] = None,
     face: Face = "only",
     gallery: Gallery = "default",
     url: Url = URL,
@@ -176,7 +177,7 @@ def duplicates(
                 if cursor is None:
                     return
 
-    run(ask, url, key, local, gallery)
+    run(ask, url, key, local, None)
     if pairs:
         pairs.sort(key=lambda pair: str(pair[-1]), reverse=True)
         table("one face, two persons", ["person", "person", "similarity"], pairs)

@@ -146,7 +146,7 @@ async def _write(pieces: AsyncIterator[bytes], file: BinaryIO) -> None:
 
 async def _pieces(url: str, key: str | None, local: bool) -> AsyncIterator[bytes]:
     if not local:
-        async with connect(url, local, "default", key) as service:
+        async with connect(url, local, None, key) as service:
             async for piece in service.download("/backup"):
                 yield piece
         return

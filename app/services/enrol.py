@@ -31,6 +31,8 @@ from app.store import Consent
 from app.store import Face as StoredFace
 
 _FACES = uuid.UUID("8ab6ad21-1d0f-4a5c-9a42-2d5e2f6c0f5b")
+# Of one enrolment at once: no core waits for the next, and others' photos have their turns.
+_PHOTOS_PER_CORE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,14 @@ class Enroller:
             DuplicatePerson: the new person is refused; the store is unchanged.
             TooManyFaces: the person would have more than the limit; nothing was stored.
             PersonExpired: the person's time is over; nothing was stored.
+            QueueFull: too many photos are in flight, of other requests.
         """
         gate = gate or self._settings.gate
-        outcomes = await asyncio.gather(*(self._examine(image, choice, gate) for image in images))
+        self._finder.check_room()
+        turns = asyncio.Semaphore(_PHOTOS_PER_CORE * self._finder.cores)
+        outcomes = await asyncio.gather(
+            *(self._examine(image, choice, gate, turns) for image in images)
+        )
         examined = dict(enumerate(outcomes))
         store = self._model.store
         enrolled = (await store.embeddings(gallery, [person_id])).get(person_id)
@@ -221,11 +228,12 @@ class Enroller:
         return found
 
     async def _examine(
-        self, image: bytes, choice: Choice, gate: Gate
+        self, image: bytes, choice: Choice, gate: Gate, turns: asyncio.Semaphore
     ) -> _Candidate | ImageError | FaceError:
         """The face of one image, or why it cannot be enrolled."""
         try:
-            face, embedding = await self._finder.embed_one(image, choice, is_patient=True)
+            async with turns:
+                face, embedding = await self._finder.embed_one(image, choice, is_patient=True)
         except (ImageError, FaceError) as error:
             return error
         reasons = [] if gate == "off" else self._reasons_against(face)

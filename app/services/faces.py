@@ -59,18 +59,26 @@ class FaceFinder:
         self._most_in_flight = limits.max_photos_per_core * pool.cores
         self._in_flight = 0
 
+    @property
+    def cores(self) -> int:
+        return self._pool.cores
+
     def check_queue(self) -> None:
         """For requests other than enrolments, whose own photos may be what waits.
 
         Raises:
             QueueFull: too many photos are in flight, or the next job has waited for too long.
         """
-        self._check_room()
+        self.check_room()
         wait = self._pool.longest_wait_s
         if wait > self._limits.max_queue_s:
             raise QueueFull(f"Work has waited {wait:.1f} seconds for a core; try again shortly.")
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
+        """
+        Raises:
+            QueueFull: too many photos are in flight.
+        """
         if self._in_flight >= self._most_in_flight:
             raise QueueFull(
                 f"{self._in_flight} photos are being processed already; try again shortly."
@@ -109,7 +117,8 @@ class FaceFinder:
         Args:
             choice: `only` refuses a photo with several faces, `largest` takes the largest,
                 `central` the one nearest the centre.
-            is_patient: wait for a core as long as it takes.
+            is_patient: it is let in however many are in flight, and waits for a core as long
+                as it takes.
 
         Raises:
             ImageError, QueueFull, InferenceFailed: as in `embed`.
@@ -132,7 +141,9 @@ class FaceFinder:
         self, image: bytes, timings: Timings, choose: Choose, patience_s: float
     ) -> tuple[list[Face], list[Face]]:
         """All faces, and the chosen ones, which are embedded."""
-        with self._admitted(), self._counted():
+        if patience_s < math.inf:
+            self.check_room()
+        with self._flying(), self._counted():
             faces, chosen = await self._pool.run(
                 self._find, image, timings, choose, time.perf_counter(), patience_s
             )
@@ -195,8 +206,7 @@ class FaceFinder:
         return chosen
 
     @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        self._check_room()
+    def _flying(self) -> Iterator[None]:
         self._in_flight += 1
         self._metrics.photos_in_flight.inc()
         try:

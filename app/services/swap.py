@@ -283,6 +283,10 @@ class Swap:
                     raise StoreMismatch(records.other_model(model, identity(own[1]), "the store"))
                 file = self._file
             embedder = await self._load(file)
+            if identity(embedder.spec) != model:
+                raise StoreMismatch(
+                    records.other_model(model, identity(embedder.spec), "the store")
+                )
         store = self._stores.store(model)
         await store.open()
         return Model(embedder.spec, embedder, store)

@@ -306,13 +306,14 @@ class EmbeddedStore:
 
     async def vacuum(self) -> int:
         rewritten = 0
+        # These first: they give the room back that others need.
         for gallery in list(self._galleries.sizes):
             empty = await self._submit(None, partial(self._galleries.drop_empty, gallery))
-            if empty is None:
-                rewritten += await self._rewrite(gallery)
-            else:
+            if empty is not None:
                 await asyncio.to_thread(shutil.rmtree, empty)
                 rewritten += 1
+        for gallery in list(self._galleries.sizes):
+            rewritten += await self._rewrite(gallery)
         return rewritten
 
     async def _rewrite(self, gallery: str) -> bool:

@@ -292,6 +292,25 @@ def test_metadata_of_any_json_survives(client: httpx.Client) -> None:
     client.patch("/persons/grace", json={"metadata": reset})
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/persons/ada/faces"), ("GET", "/persons"), ("DELETE", "/persons/grace")],
+)
+def test_a_misspelt_parameter_is_no_other_gallery(
+    client: httpx.Client, collins: bytes, method: str, path: str
+) -> None:
+    photo = {"content": collins, "headers": {"Content-Type": "image/png"}} if "ada" in path else {}
+    answer = client.request(method, path, params={"galery": "staff"}, **photo)
+    detail = assert_problem(answer, 422, "invalid_request")["detail"]
+    assert "query.galery: there is no such parameter here; there are: " in detail
+    assert " gallery" in detail
+
+
+def test_what_takes_no_parameters_says_so(client: httpx.Client, hopper: bytes) -> None:
+    answer = client.post("/detect?gallery=staff", content=hopper, headers=JPEG)
+    assert "there is none" in assert_problem(answer, 422, "invalid_request")["detail"]
+
+
 def test_unknown_things(client: httpx.Client) -> None:
     face = "00000000-0000-0000-0000-000000000000"
     for method, url, code in (

@@ -100,7 +100,9 @@ def call(
 ) -> httpx.Response:
     url = path.format(person_id=person_id, face_id=FACE, gallery=gallery)
     headers = JPEG | (bearer(key) if key is not None else {})
-    return client.request(method, url, params={"gallery": gallery}, headers=headers)
+    takes_gallery = CALLS[method, path][1] == "gallery" and "{gallery}" not in path
+    params = {"gallery": gallery} if takes_gallery else {}
+    return client.request(method, url, params=params, headers=headers)
 
 
 def body(answer: httpx.Response) -> dict:

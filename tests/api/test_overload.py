@@ -75,7 +75,7 @@ def test_no_photo_is_looked_at_that_has_waited_too_long(tmp_path: Path, hopper: 
 
 def test_enrolling_is_refused_where_nothing_fits(tmp_path: Path, hopper: bytes) -> None:
     with (
-        running(tmp_path, limits={"max_photos_per_core": 1}, model={"cores": 1}) as client,
+        running(tmp_path, limits={"max_photos_per_core": 2}, model={"cores": 1}) as client,
         concurrent.futures.ThreadPoolExecutor(8) as threads,
     ):
         answers = list(
@@ -87,6 +87,13 @@ def test_enrolling_is_refused_where_nothing_fits(tmp_path: Path, hopper: bytes) 
         refused = [answer.json()["code"] for answer in answers if answer.status_code == 503]
         assert refused
         assert set(refused) == {"queue_full"}
+
+
+def test_an_enrolment_is_not_refused_for_its_own_photos(tmp_path: Path, hopper: bytes) -> None:
+    limits = {"max_photos_per_core": 2, "max_queue_s": 0.001}
+    with running(tmp_path, limits=limits, model={"cores": 1}) as client:
+        answer = client.post("/persons/grace/faces", files=[("image", hopper)] * 8)
+        assert answer.status_code == 201, answer.text
 
 
 def test_a_client_that_has_gone_costs_no_inference(tmp_path: Path, hopper: bytes) -> None:
