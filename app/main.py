@@ -178,6 +178,7 @@ async def _open(app: FastAPI, settings: Settings, metrics: Metrics, stack: Async
     )
     eraser = Eraser(swap.writer, metrics)
     stack.push_async_callback(swap.close)
+    stack.push_async_callback(eraser.close)
     try:
         await swap.open()
         await crops.check()

@@ -60,5 +60,5 @@ async def metrics(services: Injected) -> Response:
         label = gallery if position < _MOST_GALLERIES else _OTHERS
         collected.gallery_persons.labels(label).inc(galleries[gallery].persons)
         collected.gallery_faces.labels(label).inc(galleries[gallery].faces)
-    collected.queue_depth.set(services.model.embedder.waiting)
+    collected.queue_depth.set(services.finder.waiting)
     return Response(generate_latest(collected.registry), media_type=CONTENT_TYPE_LATEST)

@@ -167,10 +167,11 @@ class Authenticate:
             return None
         found = self._ring.find(presented)
         if isinstance(found, Unproven):
-            if error := self._guesses.begin(scope):
+            is_guess = not self._ring.is_proving(found)
+            if is_guess and (error := self._guesses.begin(scope)):
                 return error
             found = await self._ring.prove(found)
-            if found is not None:
+            if is_guess and found is not None:
                 self._guesses.was_right(scope)
         state["caller"] = Caller(found)
         return None

@@ -133,7 +133,7 @@ class AuditLog:
             await asyncio.to_thread(
                 self._append, events, durable=any(durable for _, durable, _ in batch)
             )
-        except OSError as error:
+        except Exception as error:  # whatever it is, nobody must wait for ever
             self._failed = True
             for _, _, future in batch:
                 if not future.done():
@@ -144,10 +144,11 @@ class AuditLog:
                 if not future.done():
                     future.set_result(None)
 
-    def _unavailable(self, error: OSError) -> AuditUnavailable:
+    def _unavailable(self, error: Exception) -> AuditUnavailable:
+        reason = error.strerror if isinstance(error, OSError) else error
         return AuditUnavailable(
-            f"What was done cannot be written to the audit log ({error.strerror}), so nothing "
-            "more is changed until it can."
+            f"What was done cannot be written to the audit log ({reason}), so nothing more is "
+            "changed until it can."
         )
 
     def _append(self, events: Sequence[Event], *, durable: bool) -> None:

@@ -40,6 +40,8 @@ class KeyRing:
         # By the key's hash, so that what was proved of a key never vouches for its successor.
         self._proved: dict[str, bytes] = {}
         self._proving = asyncio.Lock()
+        # By the digest of what was presented.
+        self._proofs: dict[bytes, asyncio.Task[Key | None]] = {}
 
     def load(self) -> None:
         """
@@ -64,8 +66,22 @@ class KeyRing:
             return Unproven(key, presented)
         return key if hmac.compare_digest(proved, self._digest(presented)) else None
 
+    def is_proving(self, unproven: Unproven) -> bool:
+        """Whether the same key is being proved already, so that it costs nothing more."""
+        return self._digest(unproven.presented) in self._proofs
+
     async def prove(self, unproven: Unproven) -> Key | None:
-        """One at a time: tens of milliseconds of one core each."""
+        """One at a time, tens of milliseconds of one core each; who presents the same key
+        meanwhile is told the same."""
+        digest = self._digest(unproven.presented)
+        proof = self._proofs.get(digest)
+        if proof is None:
+            proof = asyncio.create_task(self._prove(unproven))
+            self._proofs[digest] = proof
+            proof.add_done_callback(lambda _: self._proofs.pop(digest))
+        return await asyncio.shield(proof)
+
+    async def _prove(self, unproven: Unproven) -> Key | None:
         async with self._proving:
             found = self.find(unproven.presented)
             if not isinstance(found, Unproven):

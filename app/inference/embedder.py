@@ -48,7 +48,7 @@ class FaceEmbedder(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Jobs that no core and no GPU has begun."""
+        """Faces that wait for the GPU; those that wait for a core are the pool's."""
         ...
 
     def check(self) -> None:
@@ -89,7 +89,7 @@ class CpuEmbedder:
 
     @property
     def waiting(self) -> int:
-        return self._pool.waiting
+        return 0
 
     def check(self) -> None:
         """A pool of threads has no way to die."""

@@ -79,7 +79,10 @@ class CorePool:
             if not hasattr(self._own, "cpu"):
                 self._own.cpu = next(self._free_cpus)
             # Alone it may call upon all CPUs, and must not stand in the way on one of them.
-            os.sched_setaffinity(0, self._all_cpus if self.is_alone else {self._own.cpu})
+            try:
+                os.sched_setaffinity(0, self._all_cpus if self.is_alone else {self._own.cpu})
+            except OSError:  # this process has other CPUs by now
+                self._all_cpus = None
         return job()
 
     def close(self) -> None:

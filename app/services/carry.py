@@ -17,7 +17,7 @@ from app.errors import FaceIdError, PersonNotFound
 from app.metrics import Metrics
 from app.services.models import Models, Pair
 from app.services.writes import Mirrored, PersonWriter
-from app.store import GallerySize, Store, Targets
+from app.store import GallerySize, Store
 from app.store.models import ModelStores
 from app.store.paging import persons_of
 
@@ -143,9 +143,13 @@ class CarryOver:
             await asyncio.sleep(min(_LEAST_PAUSE_S + took, _LONGEST_PAUSE_S))
 
     async def _is_unequal(self) -> bool:
-        with suppress(FaceIdError):
+        try:
             return bool(await self._stores.unequal())
-        return False
+        except FaceIdError:
+            return False
+        except Exception as error:
+            _log.error("not known whether the stores are equal", exc_info=error)
+            return False
 
     async def _carry(self, pair: Pair, other: Store) -> None:
         notes = await self._stores.unequal()
@@ -157,7 +161,7 @@ class CarryOver:
         wanted, found = await active.all_targets(), await other.all_targets()
         for gallery in wanted.keys() | found.keys():
             if wanted.get(gallery) != found.get(gallery):
-                await other.set_targets(gallery, wanted.get(gallery, Targets()))
+                await self._writer.mirror_targets(pair, gallery)
         galleries = (await active.galleries()).keys() | (await other.galleries()).keys()
         for gallery in sorted(galleries):
             async for page in persons_of(active, gallery):

@@ -13,6 +13,7 @@ import numpy as np
 
 from app.errors import FaceIdError, PersonNotFound
 from app.metrics import Metrics
+from app.services.finishing import Finishing
 from app.services.models import Pair
 from app.services.writes import PersonWriter
 from app.store import FloatArray, Receipt, Store
@@ -45,6 +46,8 @@ class Eraser:
         self._writer = writer
         self._metrics = metrics
         self._purging = asyncio.Lock()
+        self._purges: set[asyncio.Task[Purge]] = set()
+        self._finishing = Finishing()
 
     async def erase(self, gallery: str, person_id: str) -> Receipt:
         """Erase a person and all of their faces.
@@ -55,10 +58,18 @@ class Eraser:
         Raises:
             PersonNotFound, StoreUnavailable.
         """
-        return await self._erase(gallery, person_id, "request", None)
+        return await self._finishing.do(self._erase(gallery, person_id, "request", None))
+
+    async def close(self) -> None:
+        """Purges are broken off, and begun again by the next process; erasures are waited for."""
+        for purge in self._purges:
+            purge.cancel()
+        await asyncio.gather(*self._purges, return_exceptions=True)
+        await self._finishing.all_done()
 
     async def purge(self) -> Purge:
-        """Erase everybody who has expired, and have the store forget what was deleted.
+        """Erase everybody who has expired, and have the store forget what was deleted. A caller
+        who goes away does not break it off.
 
         Safe in several replicas at once: whom another one has erased, or given more time, is
         passed over.
@@ -66,13 +77,20 @@ class Eraser:
         Raises:
             StoreUnavailable.
         """
+        purge = asyncio.create_task(self._purge())
+        self._purges.add(purge)
+        purge.add_done_callback(self._purges.discard)
+        return await asyncio.shield(purge)
+
+    async def _purge(self) -> Purge:
         async with self._purging:
             now = datetime.now(UTC)
             erased = []
             for gallery in await self._pair.active.store.galleries():
                 for person_id in await self._expired(gallery, now):
                     try:
-                        erased.append(await self._erase(gallery, person_id, "expired", now))
+                        erasing = self._erase(gallery, person_id, "expired", now)
+                        erased.append(await self._finishing.do(erasing))
                     except PersonNotFound:
                         continue
             purge = Purge(
@@ -140,6 +158,12 @@ class Eraser:
             faces = await self._writer.delete_person(gallery, person_id, expired_by=expired_by)
         except PersonNotFound:
             await receipts.put(replace(receipt, state="abandoned"))
+            raise
+        except FaceIdError:
+            if expired_by is not None:
+                # They may get more time yet; if not, whoever restores them has their expiry too.
+                with suppress(FaceIdError):
+                    await receipts.put(replace(receipt, state="abandoned"))
             raise
         erased_at = datetime.now(UTC)
         found = 0

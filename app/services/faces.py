@@ -63,6 +63,11 @@ class FaceFinder:
     def cores(self) -> int:
         return self._pool.cores
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that no core and no GPU has begun."""
+        return self._pool.waiting + self._embedder.waiting
+
     def check_queue(self) -> None:
         """For requests other than enrolments, whose own photos may be what waits.
 

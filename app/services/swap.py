@@ -111,18 +111,23 @@ class Swap:
         await self._stores.close()
 
     async def current(self) -> Pair:
-        if not self._is_shared or await self._stores.chosen() == self._chosen:
-            return self.pair
-        async with self._changing:
-            chosen = await self._stores.chosen()
-            if chosen != self._chosen:
-                known = self.pair.active.embedder if self._chosen is None else None
-                await self._adopt(chosen, known)
-            return self.pair
+        if self._is_shared and await self._stores.chosen() != self._chosen:
+            async with self._changing:
+                await self._catch_up()
+        return self.pair
+
+    async def _catch_up(self) -> None:
+        """Adopt what another replica has chosen since."""
+        if not self._is_shared:
+            return
+        chosen = await self._stores.chosen()
+        if chosen != self._chosen:
+            known = self.pair.active.embedder if self._chosen is None else None
+            await self._adopt(chosen, known)
 
     async def note_unequal(self) -> None:
-        await self._stores.note_unequal()
         self.carry.again()
+        await self._stores.note_unequal()
 
     async def follow(self) -> None:
         """Keep up with what other replicas change, until cancelled."""
@@ -137,6 +142,8 @@ class Swap:
                 if error.detail != told:
                     _log.error("the models in use are not those of the store: %s", error.detail)
                 told = error.detail
+            except Exception as error:
+                _log.error("the store's models cannot be adopted", exc_info=error)
             await asyncio.sleep(_FOLLOW_S)
 
     async def add(self, data: bytes) -> None:
@@ -155,6 +162,7 @@ class Swap:
         spec = await asyncio.to_thread(_inspect, data)
         new = identity(spec)
         async with self._changing:
+            await self._catch_up()
             pair = self.pair
             if spec.weights_sha256 == pair.active.spec.weights_sha256:
                 raise UnusableModel(f"{spec.name} has the weights of the model that is in use.")
@@ -170,7 +178,7 @@ class Swap:
             try:
                 if await self._stores.file(active) is None:
                     # It must be at hand when somebody wants it back, whatever is configured then.
-                    await self._stores.keep(active, await asyncio.to_thread(self._file.read_bytes))
+                    await self._stores.keep(active, await self._configured_file(active))
                 await self._stores.keep(new, data)
                 model = await self._model(new)
                 await self._stores.choose(Chosen(active, new))
@@ -180,6 +188,22 @@ class Swap:
                 raise
             self._set(Chosen(active, new), Pair(pair.active, model))
         self.carry.begin()
+
+    async def _configured_file(self, model: Embedder) -> bytes:
+        """What the configured file holds, as long as that is the model it was when it was loaded.
+
+        Raises:
+            ModelConflict: it holds another one.
+        """
+        data = await asyncio.to_thread(self._file.read_bytes)
+        found = identity(await asyncio.to_thread(_inspect, data))
+        if found != model:
+            raise ModelConflict(
+                f"{self._file} holds {found.name} by now, not the {model.name} that is in use. Put "
+                "that one's file back, as it is kept for a rollback, and give the new one another "
+                "name."
+            )
+        return data
 
     async def switch(self, *, accept_loss: bool) -> None:
         """Have the two change their roles. Both are still written to, so it can be done again.
@@ -194,6 +218,7 @@ class Swap:
 
     async def _switch(self, accept_loss: bool) -> None:
         async with self._changing:
+            await self._catch_up()
             active, other = self.pair.active, self.pair.other
             if other is None:
                 raise ModelConflict("There is no other model; add one (`faceid model swap`).")
@@ -235,6 +260,7 @@ class Swap:
 
     async def _remove(self) -> None:
         async with self._changing:
+            await self._catch_up()
             active, other = self.pair.active, self.pair.other
             if other is None:
                 raise ModelConflict("There is no other model to remove.")

@@ -30,7 +30,8 @@ class Timings:
         self._stages.append(tracing.Stage(name, end - round(seconds * 1e9), end))
 
     def observe(self, metrics: Metrics) -> None:
-        for name, seconds in self.seconds.items():
+        # A copy: of a request that was cancelled, a core may still be adding to them.
+        for name, seconds in list(self.seconds.items()):
             metrics.stage_seconds.labels(name).observe(seconds)
         tracing.record(self._stages)
 

@@ -12,6 +12,7 @@ for those that are now. So several replicas need no common clock when the models
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -35,6 +36,9 @@ from app.vision.image import Image
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+ORPHANED_S = 3600.0
+"""For so long crops may wait for their person to be stored."""
 
 
 class _Superseded(Exception):
@@ -94,6 +98,8 @@ class PersonWriter:
         self.on_mirrored: Callable[[Mirrored], None] = lambda _: None
         self._changing: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._finishing = Finishing()
+        # Persons with crops whom no store holds, and when they were first found.
+        self._orphans: dict[UUID, float] = {}
 
     async def enrol(
         self,
@@ -159,17 +165,16 @@ class PersonWriter:
         """As `Store.delete_person`; the kept crops go too.
 
         The other store comes first: who cannot be deleted there is still in the active one, and
-        the caller can try again.
+        the caller can try again. Not so of who has expired: another replica may give them more time
+        until the active store has let them go.
         """
         deleted: int | None = None
 
         async def delete(pair: Pair) -> int:
             nonlocal deleted
-            if deleted is None:
-                person = await pair.active.store.person(gallery, person_id)
-                if expired_by is not None and not person.has_expired(expired_by):
-                    raise PersonNotFound(gallery, person_id)
-            await self._forget(pair, gallery, person_id)
+            if deleted is None and expired_by is None:
+                await pair.active.store.person(gallery, person_id)
+                await self._forget(pair, gallery, person_id)
             try:
                 count = await pair.active.store.delete_person(
                     gallery, person_id, expired_by=expired_by
@@ -180,8 +185,13 @@ class PersonWriter:
                     # Another replica deleted them, or gave them more time.
                     await self._follow(pair, gallery, person_id)
                     raise
-            # Again: another replica may have been making them equal.
-            await self._forget(pair, gallery, person_id)
+            except FaceIdError:
+                await self._note_unequal(pair)
+                raise
+            # Another replica may have been making them equal, or have enrolled them again.
+            if await pair.active.store.stored(gallery, person_id) is None:
+                await self.crops.delete(gallery, person_id)
+            await self._follow(pair, gallery, person_id)
             return deleted or 0
 
         return await self._alone(gallery, person_id, lambda: self._settled(delete))
@@ -216,6 +226,9 @@ class PersonWriter:
             except (PersonNotFound, FaceNotFound):
                 if not is_deleted:
                     raise
+            except FaceIdError:
+                await self._note_unequal(pair)
+                raise
             await self._follow(pair, gallery, person_id)
 
         await self._alone(gallery, person_id, lambda: self._settled(delete))
@@ -224,11 +237,33 @@ class PersonWriter:
         """As `Store.set_targets`."""
 
         async def write(pair: Pair) -> None:
-            for model in (pair.other, pair.active):
-                if model is not None:
-                    await model.store.set_targets(gallery, targets)
+            await pair.active.store.set_targets(gallery, targets)
+            try:
+                await self._mirror_targets(pair, gallery)
+            except FaceIdError as error:
+                _log.warning("the other model's store does not follow: %s", error.detail)
+                await self.models.note_unequal()
 
         await self._settled(write)
+
+    async def mirror_targets(self, pair: Pair, gallery: str) -> None:
+        """Give the gallery in the other store the targets that it has in the active one.
+
+        Raises:
+            StoreUnavailable.
+        """
+        await self._finishing.do(self._mirror_targets(pair, gallery))
+
+    async def _mirror_targets(self, pair: Pair, gallery: str) -> None:
+        if pair.other is None:
+            return
+        wanted = await pair.active.store.targets(gallery)
+        while True:
+            await pair.other.store.set_targets(gallery, wanted)
+            now = await pair.active.store.targets(gallery)
+            if now == wanted:
+                return
+            wanted = now  # somebody has chosen others meanwhile, and may have written them before
 
     async def vacuum(self) -> int:
         """As `Store.vacuum`, for both; also deletes crops of persons who were never stored."""
@@ -236,11 +271,21 @@ class PersonWriter:
         rewritten = await pair.active.store.vacuum()
         if pair.other is not None:
             rewritten += await pair.other.store.vacuum()
-        # Looked up first: who is enrolled meanwhile is not among them.
-        kept = await self.crops.persons()
-        if kept:
-            await self.crops.delete_others(await self._everybody(pair), kept)
+        await self._delete_orphans(pair)
         return rewritten
+
+    async def _delete_orphans(self, pair: Pair) -> None:
+        """Crops are kept before their person is stored, so that they count as left behind only
+        when nobody has come to them for long. A store that holds nobody may be about to be
+        restored."""
+        kept = await self.crops.persons()
+        stored = await self._everybody(pair) if kept else set()
+        orphans = kept - stored if stored else set()
+        now = time.monotonic()
+        self._orphans = {person: self._orphans.get(person, now) for person in orphans}
+        await self.crops.delete_persons(
+            [person for person, since in self._orphans.items() if now - since >= ORPHANED_S]
+        )
 
     async def _everybody(self, pair: Pair) -> set[UUID]:
         store = pair.active.store
@@ -308,6 +353,12 @@ class PersonWriter:
         except FaceIdError as error:
             _log.warning("the other model's store does not follow: %s", error.detail)
             await self.models.note_unequal()
+
+    async def _note_unequal(self, pair: Pair) -> None:
+        """After a write that failed between the two stores. That is what the caller is told."""
+        if pair.other is not None:
+            with suppress(FaceIdError):
+                await self.models.note_unequal()
 
     async def _mirror(
         self, pair: Pair, gallery: str, person_id: str, new: NewFaces | None = None

@@ -10,7 +10,7 @@ import base64
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -151,20 +151,22 @@ class Crops:
         """
         await self._sealed.delete(_person(gallery, person_id), face_ids)
 
-    async def delete_others(self, known: Collection[UUID], before: Collection[UUID]) -> int:
-        """Delete what a crash left of persons who were never stored.
-
-        Args:
-            known: everybody who is stored, as `records.point_id(gallery, person_id)`.
-            before: who had crops before that was looked up.
-        """
-        left = set(before) - set(known) - {_person(*_PROBE[:2])}
-        for person in left:
-            await self._sealed.delete(person)
-        return len(left)
-
     async def persons(self) -> set[UUID]:
-        return await self._sealed.persons()
+        """Whoever has some, as `records.point_id(gallery, person_id)`.
+
+        Raises:
+            StoreUnavailable.
+        """
+        return await self._sealed.persons() - {_person(*_PROBE[:2])}
+
+    async def delete_persons(self, persons: Iterable[UUID]) -> None:
+        """All crops of these.
+
+        Raises:
+            StoreUnavailable.
+        """
+        for person in persons:
+            await self._sealed.delete(person)
 
     def _seal(self, data: bytes, *face: str) -> bytes:
         assert self._cipher is not None

@@ -312,8 +312,16 @@ class EmbeddedStore:
             if empty is not None:
                 await asyncio.to_thread(shutil.rmtree, empty)
                 rewritten += 1
+        failed = ""
         for gallery in list(self._galleries.sizes):
-            rewritten += await self._rewrite(gallery)
+            try:
+                rewritten += await self._rewrite(gallery)
+            except (StoreUnavailable, OSError) as error:
+                # No room for this one, for instance; there may be for the next. Only its text is
+                # kept: by way of its traceback it would keep the gallery's files open.
+                failed = failed or str(error)
+        if failed:
+            raise StoreUnavailable(failed)
         return rewritten
 
     async def _rewrite(self, gallery: str) -> bool:

@@ -94,6 +94,7 @@ class Rewrite:
         self.shard.close()
         # Between the two the gallery is not there: `recover` then takes the former one.
         former = self._former
+        shutil.rmtree(former, ignore_errors=True)  # of a time when it could not be removed
         self._folder.rename(former)
         try:
             self._new.rename(self._folder)

@@ -194,3 +194,15 @@ def test_only_another_embedder_is_taken(client: httpx.Client) -> None:
     assert client.get("/model").json()["other"] is None
     add(client)
     assert add(client).status_code == 200, "again, as after a lost answer"
+
+
+def test_the_file_of_the_model_in_use_is_not_mistaken_for_another(tmp_path: Path) -> None:
+    file = tmp_path / "own.onnx"
+    file.write_bytes(OLD.read_bytes())
+    with running(tmp_path / "store", model={"embedder": file}) as client:
+        file.write_bytes(NEW.read_bytes())
+        refused = add(client, file)
+        assert (refused.status_code, refused.json()["code"]) == (409, "model_conflict")
+        assert f"not the {OLD_NAME} that is in use" in refused.json()["detail"]
+        file.write_bytes(OLD.read_bytes())
+        assert add(client).status_code == 200

@@ -117,6 +117,21 @@ async def test_what_one_is_told_the_other_follows_and_nobody_is_lost(
     assert await one.stores.crops.persons() != set()
 
 
+async def test_a_replica_that_has_not_heard_of_a_switch_removes_what_is_the_other_now(
+    replicas: list[Replica],
+) -> None:
+    one, two = replicas
+    await one.enrol("ada", 1)
+    await one.swap.add(NEW.read_bytes())
+    await two.swap.current()
+    await one.complete()
+    await one.swap.switch(accept_loss=False)
+    assert two.names() == ("sface-2021dec", "sface-arcface")
+    await two.swap.remove()
+    assert two.names() == ("sface-arcface", None)
+    assert (await two.swap.pair.active.store.person("default", "ada")).face_count == 1
+
+
 async def test_one_that_starts_later_takes_the_model_from_the_server(
     replicas: list[Replica], client: AsyncQdrantClient
 ) -> None:

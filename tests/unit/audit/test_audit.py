@@ -305,6 +305,22 @@ async def test_after_a_failure_it_says_when_it_can_write_again(
 
 
 @pytest.mark.anyio
+async def test_whatever_keeps_a_line_from_being_written_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AuditLog(path, BIG)
+    log.open()
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module.asyncio, "to_thread", fail)
+    async with asyncio.timeout(5):
+        with pytest.raises(AuditUnavailable, match="new thread"):
+            await log.record(Event("person.enrol", "done"), durable=True)
+
+
+@pytest.mark.anyio
 async def test_a_request_that_is_cancelled_is_still_written_down(path: Path) -> None:
     log = AuditLog(path, BIG)
     log.open()

@@ -49,6 +49,22 @@ async def test_a_key_is_proved_slowly_once(path: Path, slow_checks: list[str]) -
     assert slow_checks == [text]
 
 
+async def test_many_who_present_a_key_at_once_share_its_proof(
+    path: Path, slow_checks: list[str]
+) -> None:
+    key, text = auth.create(path, "door", ["identify"])
+    ring = KeyRing(path)
+    for presented, owner in ((altered(text), None), (text, key)):
+        found = ring.find(presented)
+        assert isinstance(found, Unproven)
+        assert not ring.is_proving(found)
+        proofs = [asyncio.create_task(ring.prove(found)) for _ in range(50)]
+        await asyncio.sleep(0)
+        assert ring.is_proving(found)
+        assert await asyncio.gather(*proofs) == [owner] * 50
+    assert slow_checks == [altered(text), text]
+
+
 async def test_a_guess_before_the_key_was_ever_used_is_wrong(
     path: Path, slow_checks: list[str]
 ) -> None:

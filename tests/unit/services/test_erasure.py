@@ -31,8 +31,10 @@ async def store(tmp_path: Path) -> AsyncIterator[EmbeddedStore]:
 
 
 @pytest.fixture
-def eraser(store: EmbeddedStore) -> Eraser:
-    return Eraser(writer_of(store), Metrics())
+async def eraser(store: EmbeddedStore) -> AsyncIterator[Eraser]:
+    eraser = Eraser(writer_of(store), Metrics())
+    yield eraser
+    await eraser.close()
 
 
 async def test_the_receipt_is_there_before_anything_is_deleted(
@@ -137,6 +139,69 @@ async def test_everybody_of_a_large_gallery_is_looked_at(
         found = await store.search("default", unit(1, number), 10)
         assert [near.person_id for near in found[0]].count(f"p{number}") == 1 - number % 2
     assert np.all([receipt.found == 0 for receipt in await store.receipts.all()])
+
+
+async def test_a_purge_goes_on_when_who_asked_for_it_has_gone(
+    store: EmbeddedStore, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, person_id in enumerate(("ada", "bob")):
+        await enrol(store, "default", person_id, number)
+    await store.update_person("default", "ada", {}, 100, OVER)
+    reached, goes_on = asyncio.Event(), asyncio.Event()
+    vacuum = store.vacuum
+
+    async def slow() -> int:
+        reached.set()
+        await goes_on.wait()
+        return await vacuum()
+
+    monkeypatch.setattr(store, "vacuum", slow)
+    asked = asyncio.create_task(eraser.purge())
+    await reached.wait()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    goes_on.set()
+    assert (await eraser.purge()).galleries == 0, "after the first, which had left nothing to do"
+
+
+async def test_an_erasure_is_proved_also_when_who_asked_for_it_has_gone(
+    store: EmbeddedStore, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enrol(store, "default", "ada")
+    deleted = asyncio.Event()
+    real = store.delete_person
+
+    async def delete(*names: str, **named: Any) -> int:
+        count = await real(*names, **named)
+        deleted.set()
+        return count
+
+    monkeypatch.setattr(store, "delete_person", delete)
+    asked = asyncio.create_task(eraser.erase("default", "ada"))
+    await deleted.wait()
+    asked.cancel()
+    await eraser.close()
+    (receipt,) = await store.receipts.all()
+    assert (receipt.state, receipt.found) == ("erased", 0)
+
+
+async def test_an_expired_person_who_cannot_be_erased_may_be_given_more_time(
+    store: EmbeddedStore, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enrol(store, "default", "ada")
+    await store.update_person("default", "ada", {}, 100, OVER)
+
+    async def fail(*_: Any, **__: Any) -> int:
+        raise StoreUnavailable("no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "delete_person", fail)
+        with pytest.raises(StoreUnavailable):
+            await eraser.purge()
+    ada = await store.update_person("default", "ada", {}, 100, Consent(expires_at=None))
+    erasures = await erasures_since(store.receipts, ada.created_at)
+    assert not erasures.cover("default", "ada", ada.created_at), "a restore brings her back"
 
 
 async def test_purging_goes_on_after_a_failure(

@@ -13,9 +13,10 @@ from qdrant_client import AsyncQdrantClient
 from app.decision.fusion import template
 from app.errors import PersonNotFound, StoreUnavailable
 from app.inference.embedder import Embedding
+from app.services import writes
 from app.services.models import Model, Pair
 from app.services.writes import NewFaces, PersonWriter
-from app.store import Consent, EmbeddedStore, Embedder, Face, FloatArray, Store
+from app.store import Consent, EmbeddedStore, Embedder, Face, FloatArray, Store, Targets
 from app.store.crops import CropFiles, Crops
 from app.store.server import ServerStore
 from tests.stores import DIMENSION, EMBEDDER, FixedModels, face, spec
@@ -253,6 +254,98 @@ async def test_where_the_other_store_fails_the_caller_has_what_was_asked_for(
         with pytest.raises(StoreUnavailable):
             await world.writer.delete_person("default", "ada")
     assert await world.writer.delete_person("default", "ada") == 1
+
+
+async def test_a_deletion_that_fails_between_the_stores_is_noted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face_id = await world.enrol("ada", 1)
+
+    async def fail(*_: Any, **__: Any) -> int:
+        raise StoreUnavailable("no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.active.store, "delete_person", fail)
+        broken.setattr(world.active.store, "delete_face", fail)
+        with pytest.raises(StoreUnavailable):
+            await world.writer.delete_person("default", "ada")
+        with pytest.raises(StoreUnavailable):
+            await world.writer.delete_face("default", "ada", face_id)
+    assert world.models.unequal == 2
+
+
+async def test_who_is_given_more_time_during_a_purge_keeps_everything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face_id = await world.enrol("ada", 1)
+    real = world.active.store.delete_person
+
+    async def given_more_time(*names: str, **_: Any) -> int:
+        return await real(*names, expired_by=datetime.now(UTC))  # another replica was first
+
+    monkeypatch.setattr(world.active.store, "delete_person", given_more_time)
+    with pytest.raises(PersonNotFound):
+        await world.writer.delete_person("default", "ada", expired_by=datetime.now(UTC))
+    assert await found(world.other, 1) == ["ada"]
+    assert await world.crops.get("default", "ada", [face_id]) != {}
+
+
+async def test_who_is_enrolled_again_during_a_deletion_is_in_both(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.enrol("ada", 1)
+    real = world.active.store.delete_person
+
+    async def delete_and_enrol(*names: str, **named: Any) -> int:
+        count = await real(*names, **named)
+        monkeypatch.undo()
+        replica = PersonWriter(world.models, world.crops)
+        new = world.new("ada", 2)
+        await replica.enrol("default", "ada", new, 10)
+        return count
+
+    monkeypatch.setattr(world.active.store, "delete_person", delete_and_enrol)
+    await world.writer.delete_person("default", "ada")
+    assert await world.equal()
+    assert await found(world.other, 2) == ["ada"]
+    assert len(await world.crops.persons()) == 1
+
+
+async def test_crops_whose_person_does_not_come_are_deleted_after_a_while(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crop = np.zeros((112, 112, 3), np.uint8)
+    await world.crops.put("default", "eve", "1" * 36, crop)
+    monkeypatch.setattr(writes, "ORPHANED_S", 0.0)
+    await world.writer.vacuum()
+    assert await world.crops.persons() != set(), "a store without anybody may be restored yet"
+    face_id = await world.enrol("ada", 1)
+    monkeypatch.undo()
+    await world.writer.vacuum()
+    assert len(await world.crops.persons()) == 2, "eve may be about to be stored"
+    monkeypatch.setattr(writes, "ORPHANED_S", 0.0)
+    await world.writer.vacuum()
+    assert await world.crops.get("default", "eve", ["1" * 36]) == {}
+    assert await world.crops.get("default", "ada", [face_id]) != {}
+
+
+async def test_targets_that_are_chosen_while_being_copied_win(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.enrol("ada", 1)
+    former, latter = Targets(target_fpir=0.1), Targets(target_fpir=0.01)
+    await world.active.store.set_targets("default", former)
+    real = world.other.store.set_targets
+
+    async def late(gallery: str, targets: Targets) -> None:
+        if targets == former:  # somebody else chooses others before this is written
+            await world.active.store.set_targets(gallery, latter)
+            await real(gallery, latter)
+        await real(gallery, targets)
+
+    monkeypatch.setattr(world.other.store, "set_targets", late)
+    await world.writer.mirror_targets(world.models.pair, "default")
+    assert await world.other.store.targets("default") == latter
 
 
 async def test_who_has_more_time_stays_in_both(world: World) -> None:

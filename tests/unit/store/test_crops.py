@@ -79,16 +79,13 @@ async def test_they_are_deleted_also_without_the_key(crops: Crops, path: Path) -
     await without.delete("default", "nobody")
 
 
-async def test_what_belongs_to_nobody_is_swept_away(crops: Crops) -> None:
+async def test_whole_persons_are_deleted_by_their_ids(crops: Crops) -> None:
     await crops.put("default", "ada", FACES[0], crop())
     await crops.put("default", "bob", FACES[1], crop())
-    before = await crops.persons()
-    await crops.put("default", "eve", FACES[2], crop())  # just being enrolled
-    assert await crops.delete_others({records.point_id("default", "ada")}, before) == 1
-    assert await crops.get("default", "bob", FACES) == {}
-    assert await crops.get("default", "ada", FACES) != {}
-    assert await crops.get("default", "eve", FACES) != {}
-    await Crops(crops._sealed, KEY).check()
+    ada, bob = (records.point_id("default", name) for name in ("ada", "bob"))
+    assert await crops.persons() == {ada, bob}
+    await crops.delete_persons([bob])
+    assert await crops.persons() == {ada}
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ async def test_a_full_disk_refuses_writes_and_serves_reads(
     with pytest.raises(StoreUnavailable, match="last byte"):
         await store.delete_person("default", "ada")
     free = 2**21
-    await store.delete_person("default", "ada")  # which is how room is made
+    await store.delete_person("default", "ada")
 
 
 class Broken:

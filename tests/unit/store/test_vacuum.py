@@ -14,6 +14,7 @@ from app.errors import StoreUnavailable
 from app.store import EmbeddedStore, GallerySize, Targets
 from app.store import rewrite as rewrites
 from app.store.rewrite import Rewrite, recover
+from app.store.shard import Shard
 from tests.stores import embedded, enrol, face, reopened, unit
 
 pytestmark = pytest.mark.anyio
@@ -182,6 +183,47 @@ async def test_a_vacuum_that_fails_leaves_the_gallery_as_it_is(
     assert await store.size("default") == GallerySize(2, 2)
     assert await store.vacuum() == 1
     assert len((await store.search("default", unit(1), 5))[0]) == 2
+
+
+async def test_a_gallery_without_room_for_its_copy_holds_up_no_other(
+    store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for gallery in ("large", "small"):
+        for number in range(2):
+            await enrol(store, gallery, f"p{number}", number)
+        await store.delete_person(gallery, "p0")
+    begin = Rewrite.begin
+
+    def without_room(rewrite: Rewrite, shard: Shard) -> None:
+        if rewrite.gallery == "large":
+            raise StoreUnavailable("full")
+        begin(rewrite, shard)
+
+    with monkeypatch.context() as full:
+        full.setattr(Rewrite, "begin", without_room)
+        with pytest.raises(StoreUnavailable, match="full"):
+            await store.vacuum()
+    assert await store.vacuum() == 1, "the small one was written anew then"
+
+
+async def test_what_could_not_be_removed_once_is_in_nobodys_way(
+    store: EmbeddedStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        await enrol(store, "default", f"p{number}", number)
+
+    def fail(_: Rewrite) -> None:
+        raise OSError("busy")
+
+    with monkeypatch.context() as busy:
+        busy.setattr(Rewrite, "remove_former", fail)
+        await store.delete_person("default", "p0")
+        with pytest.raises(StoreUnavailable, match="busy"):
+            await store.vacuum()
+    await store.delete_person("default", "p1")
+    assert await store.vacuum() == 1
+    assert sorted(entry.name for entry in path.iterdir()) == [".lock", "default"]
+    assert await store.size("default") == GallerySize(1, 1)
 
 
 async def test_a_vacuum_that_is_cancelled_leaves_the_gallery_as_it_is(
