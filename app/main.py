@@ -36,25 +36,24 @@ from app.audit import AuditLog
 from app.auth import KeyRing
 from app.decision.calibrated import Calibrated
 from app.decision.fusion import template
-from app.decision.identification import IdentificationThresholds
-from app.decision.verification import SamePerson, VerificationThresholds
-from app.errors import StoreUnavailable, StoreUnusable
+from app.errors import StoreUnavailable, StoreUnusable, UnsupportedTarget
 from app.inference.detector import Detector
 from app.inference.device import Device, choose_device
 from app.inference.embedder import CpuEmbedder, CudaEmbedder, FaceEmbedder
 from app.inference.pool import CorePool, available_cores
 from app.inference.session import open_session
 from app.metrics import Metrics
-from app.models.spec import Calibration, DetectorSpec
+from app.models.spec import DetectorSpec
 from app.services.enrol import Enroller
 from app.services.erasure import Eraser
 from app.services.faces import FaceFinder
 from app.services.identify import Identifier
 from app.services.lookalikes import Lookalikes
-from app.services.models import Pair
+from app.services.models import Pair, calibrated_by
 from app.services.swap import Swap
 from app.services.verify import Verifier
-from app.settings import Settings, StoreSettings
+from app.settings import DecisionSettings, Settings, StoreSettings
+from app.store import Targets
 from app.store.crops import Crops
 from app.store.models import ModelFolders, ModelStores
 
@@ -171,6 +170,7 @@ async def _open(app: FastAPI, settings: Settings, metrics: Metrics, stack: Async
         crops,
         settings.model.embedder,
         load,
+        Targets(settings.decision.target_fpir, settings.decision.target_fmr),
         serve_by,
         metrics,
         workers=cores if device == "cpu" else settings.model.max_batch,
@@ -195,10 +195,7 @@ async def _open(app: FastAPI, settings: Settings, metrics: Metrics, stack: Async
         tasks.append(swap.follow())
     for task in tasks:
         stack.push_async_callback(_cancelled, asyncio.create_task(task))
-    model = swap.pair.active.spec
-    if model.calibration is None:
-        _log.warning("%s carries no calibration: every request needs a threshold", model.name)
-    _log.info("ready: %s on %s with %d cores", model.name, device, cores)
+    _log.info("ready: %s on %s with %d cores", swap.pair.active.spec.name, device, cores)
 
 
 def _services(
@@ -212,8 +209,8 @@ def _services(
     """All that depends on which model is active, and what it works with."""
     model = swap.pair.active
     store = model.store
-    calibration = model.spec.calibration
-    calibrated = None if calibration is None else calibrated_by(calibration)
+    calibrated = calibrated_by(model.spec)
+    _warn_of_rates(settings.decision, model.spec.name, calibrated)
     finder = finder_of(model.embedder)
     return Services(
         settings=settings,
@@ -239,23 +236,29 @@ def _services(
     )
 
 
+def _warn_of_rates(settings: DecisionSettings, name: str, calibrated: Calibrated | None) -> None:
+    if calibrated is None:
+        _log.warning(
+            "%s carries no calibration: open-set requests need a threshold, and newcomers are not "
+            "compared with others",
+            name,
+        )
+        return
+    try:
+        calibrated.check(settings.target_fpir, settings.target_fmr)
+    except UnsupportedTarget as error:
+        _log.warning(
+            "%s cannot decide by FACEID_DECISION__TARGET_FPIR and FACEID_DECISION__TARGET_FMR, "
+            "which requests and galleries without rates of their own need: %s",
+            name,
+            error.detail,
+        )
+
+
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-
-
-def calibrated_by(calibration: Calibration) -> Calibrated:
-    one, many = calibration.verification, calibration.identification
-    return Calibrated(
-        id=calibration.id,
-        verification=VerificationThresholds(one.fmr, one.photos, one.cosine, one.manhattan),
-        same_person=SamePerson(one.slope, one.intercept),
-        identification=IdentificationThresholds(
-            many.fpir, many.photos, many.persons, many.similarity
-        ),
-        temperature=many.temperature,
-    )
 
 
 def stores_of(

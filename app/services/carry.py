@@ -16,6 +16,7 @@ from typing import Literal
 from app.errors import FaceIdError, PersonNotFound
 from app.metrics import Metrics
 from app.services.models import Models, Pair
+from app.services.together import together
 from app.services.writes import Mirrored, PersonWriter
 from app.store import GallerySize, Store
 from app.store.models import ModelStores
@@ -206,13 +207,9 @@ class CarryOver:
                 await asyncio.sleep(0)  # all of it may have been there without waiting
             return True
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(work()) for _ in range(self._workers)]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        found = await together(work() for _ in range(self._workers))
         self._show()
-        return all(task.result() for task in tasks)
+        return all(found)
 
     def _show(self) -> None:
         self._metrics.swap_state.set(_STATES.index(self.report.state))

@@ -25,6 +25,7 @@ from app.metrics import Metrics
 from app.services.faces import Choice, Face, FaceFinder
 from app.services.lookalikes import Lookalike, Lookalikes
 from app.services.models import Model
+from app.services.together import together
 from app.services.writes import NewFaces, PersonWriter
 from app.settings import Concern, EnrolmentSettings
 from app.store import Consent
@@ -129,9 +130,7 @@ class Enroller:
         gate = gate or self._settings.gate
         self._finder.check_room()
         turns = asyncio.Semaphore(_PHOTOS_PER_CORE * self._finder.cores)
-        outcomes = await asyncio.gather(
-            *(self._examine(image, choice, gate, turns) for image in images)
-        )
+        outcomes = await together(self._examine(image, choice, gate, turns) for image in images)
         examined = dict(enumerate(outcomes))
         store = self._model.store
         enrolled = (await store.embeddings(gallery, [person_id])).get(person_id)

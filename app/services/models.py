@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.decision.calibrated import Calibrated
+from app.decision.identification import IdentificationThresholds
+from app.decision.verification import SamePerson, VerificationThresholds
 from app.inference.embedder import FaceEmbedder
 from app.models.spec import EmbedderSpec
 from app.store import Embedder, Store
@@ -28,6 +31,22 @@ class Model:
 
 def identity(spec: EmbedderSpec) -> Embedder:
     return Embedder(spec.name, spec.dimension, spec.weights_sha256)
+
+
+def calibrated_by(spec: EmbedderSpec) -> Calibrated | None:
+    """How its embeddings decide; None where it carries no calibration."""
+    if spec.calibration is None:
+        return None
+    one, many = spec.calibration.verification, spec.calibration.identification
+    return Calibrated(
+        id=spec.calibration.id,
+        verification=VerificationThresholds(one.fmr, one.photos, one.cosine, one.manhattan),
+        same_person=SamePerson(one.slope, one.intercept),
+        identification=IdentificationThresholds(
+            many.fpir, many.photos, many.persons, many.similarity
+        ),
+        temperature=many.temperature,
+    )
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -16,6 +16,7 @@ from app.errors import (
     PersonsWouldBeLost,
     StoreMismatch,
     StoreUnavailable,
+    UnsupportedTarget,
     UnusableModel,
 )
 from app.inference.embedder import FaceEmbedder
@@ -24,9 +25,9 @@ from app.metrics import Metrics
 from app.models.spec import EmbedderSpec
 from app.services.carry import CarryOver
 from app.services.finishing import Finishing
-from app.services.models import Model, Pair, identity
+from app.services.models import Model, Pair, calibrated_by, identity
 from app.services.writes import PersonWriter
-from app.store import Embedder, records
+from app.store import Embedder, Store, Targets, records
 from app.store.crops import Crops
 from app.store.models import Chosen, ModelStores
 
@@ -45,6 +46,7 @@ class Swap:
     Args:
         file: of the configured embedder.
         load: opens an embedder's file.
+        targets: for galleries and requests that do not name their own.
         on_change: told when other models are in use.
         workers: faces that can be embedded at once.
         is_shared: whether other processes change the models of these stores too.
@@ -56,6 +58,7 @@ class Swap:
         crops: Crops,
         file: Path,
         load: Load,
+        targets: Targets,
         on_change: Callable[[Pair], None],
         metrics: Metrics,
         *,
@@ -67,6 +70,7 @@ class Swap:
         self._stores = stores
         self._file = file
         self._load = load
+        self._targets = targets
         self._on_change = on_change
         self._is_shared = is_shared
         self._changing = asyncio.Lock()
@@ -209,7 +213,7 @@ class Swap:
         """Have the two change their roles. Both are still written to, so it can be done again.
 
         Raises:
-            ModelConflict: there is no other.
+            ModelConflict: there is no other, or it cannot decide by the error rates in use.
             NotCarriedOver: not everybody is in the other store yet.
             PersonsWouldBeLost: and `accept_loss` does not say that they may be.
             StoreUnavailable.
@@ -243,11 +247,33 @@ class Swap:
                             for gallery, person_id in report.named
                         ],
                     )
+            await self._check_targets(other, active.store)
             chosen = Chosen(other.identity, active.identity)
             await self._stores.choose(chosen)
             self._set(chosen, Pair(other, active))
         self.carry.turn()
         _log.info("%s has replaced %s", other.spec.name, active.spec.name)
+
+    async def _check_targets(self, model: Model, store: Store) -> None:
+        """
+        Raises:
+            ModelConflict: a gallery's error rates are none that the model's calibration knows.
+        """
+        calibrated = calibrated_by(model.spec)
+        if calibrated is None:  # then requests bring thresholds of their own
+            return
+        own = await store.all_targets()
+        for where, targets in {"the settings": self._targets, **own}.items():
+            try:
+                calibrated.check(
+                    targets.target_fpir or self._targets.target_fpir,
+                    targets.target_fmr or self._targets.target_fmr,
+                )
+            except UnsupportedTarget as error:
+                raise ModelConflict(
+                    f"{model.spec.name} cannot decide by the error rates of {where}: "
+                    f"{error.detail} Choose others first."
+                ) from None
 
     async def remove(self) -> None:
         """Forget the other model, and all that was embedded by it.
@@ -263,6 +289,7 @@ class Swap:
             await self._catch_up()
             active, other = self.pair.active, self.pair.other
             if other is None:
+                await self._stores.finish_removals()
                 raise ModelConflict("There is no other model to remove.")
             chosen = Chosen(active.identity)
             await self._stores.choose(chosen)
@@ -272,8 +299,10 @@ class Swap:
         deadline = time.monotonic() + _USERS_LEAVE_S
         while other.users and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
-        await self._stores.remove(other.identity, other.store)
-        await other.embedder.close()
+        try:
+            await self._stores.remove(other.identity, other.store)
+        finally:
+            await other.embedder.close()
 
     @property
     def _loaded(self) -> list[Model]:
@@ -326,9 +355,13 @@ def _inspect(data: bytes) -> EmbedderSpec:
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        file.write_bytes(data)
         try:
+            file.write_bytes(data)
             _, spec = open_session(file, EmbedderSpec, "cpu", threads=1)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"There is no room for the file in {folder}: {error.strerror}."
+            ) from error
         except InvalidModel as error:
             detail = error.detail.replace(str(file), "The file")
             raise UnusableModel(f"{detail} Send an embedder of faceid, ONNX.") from None

@@ -1,6 +1,5 @@
 """Do two photos show the same person?"""
 
-import asyncio
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from app.decision.fusion import template
 from app.errors import PersonNotFound, UnsupportedTarget
 from app.metrics import Metrics
 from app.services.faces import Choice, Face, FaceFinder
+from app.services.together import together
 from app.store import Store
 
 FloatArray = npt.NDArray[np.float32]
@@ -88,8 +88,8 @@ class Verifier:
             ImageError, FaceError, QueueFull, UnsupportedTarget.
         """
         threshold, fmr = self._threshold(criterion, None, photos=1)
-        (face_a, a), (face_b, b) = await asyncio.gather(
-            self._finder.embed_one(image_a, choice), self._finder.embed_one(image_b, choice)
+        (face_a, a), (face_b, b) = await together(
+            self._finder.embed_one(image, choice) for image in (image_a, image_b)
         )
         return self._decide(a.vector, b.vector, [face_a, face_b], criterion, threshold, fmr)
 

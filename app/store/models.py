@@ -85,6 +85,10 @@ class ModelStores(Protocol):
         """
         ...
 
+    async def finish_removals(self) -> None:
+        """Remove what was to be removed when something came between."""
+        ...
+
     async def note_unequal(self) -> None:
         """Some replica's write may be missing in the other store."""
         ...
@@ -165,6 +169,9 @@ class ModelFolders:
             await store.close()
         await asyncio.to_thread(self._remove, self._folder(model))
 
+    async def finish_removals(self) -> None:
+        await asyncio.to_thread(self._sweep, await self.chosen())
+
     async def note_unequal(self) -> None:
         """The one process that there is knows by itself."""
 
@@ -226,9 +233,7 @@ class ModelFolders:
             elif configured not in chosen and not self._holds_faces(chosen.active):
                 chosen = Chosen(configured)
                 self._write(chosen)
-            # Of models that were removed, or were never quite added.
-            for folder in folders - {self._folder(m) for m in chosen if m is not None}:
-                self._remove(folder)
+            self._sweep(chosen)
             return chosen
         except BaseException:
             self._lock.close()
@@ -243,6 +248,13 @@ class ModelFolders:
 
     def _folder(self, model: Embedder) -> Path:
         return self._path / f"{_FOLDER}{model.weights_sha256[:12]}"
+
+    def _sweep(self, chosen: Chosen) -> None:
+        """What is left of models that were removed, or were never quite added."""
+        used = {self._folder(model) for model in chosen if model is not None}
+        for folder in set(self._path.glob(_FOLDERS)) - used:
+            if folder.is_dir():
+                self._remove(folder)
 
     def _remove(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
 
@@ -68,7 +69,9 @@ class ServerModels:
 
     async def open(self, configured: Embedder) -> Chosen:
         self._configured = configured
-        return await self.chosen()
+        chosen = await self.chosen()
+        await self._sweep(chosen)
+        return chosen
 
     async def chosen(self) -> Chosen:
         async with translated():
@@ -110,6 +113,9 @@ class ServerModels:
     async def choose(self, chosen: Chosen) -> None:
         async with translated():
             aliases = await self._aliases()
+            kept = {self._collection(model) for model in chosen if model is not None}
+            for collection in set(aliases.values()) - kept:
+                await self._note_dropped(await self._model(collection))
             operations: list[models.AliasOperations] = [
                 models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name))
                 for name in (self._active, self._other)
@@ -169,10 +175,21 @@ class ServerModels:
                 data += base64.b64decode(chunk["data"])
         if hashlib.sha256(data).hexdigest() != whole[0]["sha256"]:
             raise StoreUnavailable(f"The file of {model.name} is not whole on the Qdrant server.")
+        try:
+            return await asyncio.to_thread(self._write, f"{model.weights_sha256}.onnx", data)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"There is no room for the file of {model.name} in {tempfile.gettempdir()}: "
+                f"{error.strerror}."
+            ) from error
+
+    def _write(self, name: str, data: bytes) -> Path:
         if self._files is None:
             self._files = tempfile.TemporaryDirectory(prefix="faceid-")
-        path = Path(self._files.name) / f"{model.weights_sha256}.onnx"
-        await asyncio.to_thread(path.write_bytes, data)
+        path = Path(self._files.name) / name
+        for former in path.parent.iterdir():  # it was read when it was loaded
+            former.unlink()
+        path.write_bytes(data)
         return path
 
     async def remove(self, model: Embedder, store: Store | None) -> None:
@@ -187,6 +204,20 @@ class ServerModels:
         await self._kept.delete(
             [_whole(model), *(_chunk(model, number) for number in range(chunks))]
         )
+        await self._kept.delete([_dropped(model)])
+
+    async def finish_removals(self) -> None:
+        await self._sweep(await self.chosen())
+
+    async def _note_dropped(self, model: Embedder) -> None:
+        """No alias will tell of it any more, should its removal be cut short."""
+        await self._kept.put(_dropped(model), {"kind": "dropped", "embedder": asdict(model)})
+
+    async def _sweep(self, chosen: Chosen) -> None:
+        for point in await self._kept.matching("dropped"):
+            model = Embedder(**(point.payload or {})["embedder"])
+            if model not in chosen:
+                await self.remove(model, None)
 
     async def note_unequal(self) -> None:
         await self._kept.put(str(uuid4()), {"kind": "note"})
@@ -207,6 +238,10 @@ def _alias(name: str, collection: str) -> models.CreateAliasOperation:
     return models.CreateAliasOperation(
         create_alias=models.CreateAlias(alias_name=name, collection_name=collection)
     )
+
+
+def _dropped(model: Embedder) -> str:
+    return str(records.point_id("model dropped", model.weights_sha256))
 
 
 def _whole(model: Embedder) -> str:

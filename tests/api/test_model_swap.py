@@ -196,6 +196,19 @@ def test_only_another_embedder_is_taken(client: httpx.Client) -> None:
     assert add(client).status_code == 200, "again, as after a lost answer"
 
 
+def test_a_model_that_cannot_decide_by_a_gallerys_rates_is_not_switched_to(
+    client: httpx.Client,
+) -> None:
+    assert client.put("/galleries/strict", json={"target_fpir": 0.0002}).status_code == 200
+    add(client)
+    carried(client)
+    refused = switch(client)
+    assert (refused.status_code, refused.json()["code"]) == (409, "model_conflict")
+    assert "the error rates of strict" in refused.json()["detail"]
+    client.put("/galleries/strict", json={"target_fpir": None})
+    assert switch(client).status_code == 200
+
+
 def test_the_file_of_the_model_in_use_is_not_mistaken_for_another(tmp_path: Path) -> None:
     file = tmp_path / "own.onnx"
     file.write_bytes(OLD.read_bytes())

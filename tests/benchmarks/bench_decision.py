@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from app.decision.fusion import template
-from app.main import calibrated_by
 from app.metrics import Metrics
 from app.models.spec import METADATA_KEY, SHIPPED_EMBEDDER, EmbedderSpec
 from app.services.identify import Identifier
 from app.services.lookalikes import Lookalikes
+from app.services.models import calibrated_by
 from app.store import EmbeddedStore, Embedder
 from tests.benchmarks.bench_store import FACES_PER_PERSON, GALLERY, fill, timed, unit
 
@@ -48,8 +48,8 @@ async def measure(path: Path, faces: int, console: Console) -> None:
 
     properties = {entry.key: entry.value for entry in onnx.load(SHIPPED_EMBEDDER).metadata_props}
     spec = EmbedderSpec.model_validate_json(properties[METADATA_KEY])
-    assert spec.calibration is not None
-    calibrated = calibrated_by(spec.calibration)
+    calibrated = calibrated_by(spec)
+    assert calibrated is not None
     # Nothing is detected or embedded here.
     identifier = Identifier(None, store, calibrated, 0.01, Metrics())  # type: ignore[arg-type]
     lookalikes = Lookalikes(store, calibrated)

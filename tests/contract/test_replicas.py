@@ -11,7 +11,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from app.decision.fusion import template
-from app.errors import NotCarriedOver, StoreMismatch, StoreUnavailable
+from app.errors import ModelConflict, NotCarriedOver, StoreMismatch, StoreUnavailable
 from app.inference.embedder import CpuEmbedder, FaceEmbedder
 from app.inference.pool import CorePool
 from app.metrics import Metrics
@@ -19,7 +19,7 @@ from app.models.spec import SHIPPED_EMBEDDER
 from app.services.models import Pair
 from app.services.swap import Swap
 from app.services.writes import NewFaces
-from app.store import Face
+from app.store import Face, Targets
 from app.store.crops import Crops
 from app.store.server_models import ServerModels
 
@@ -40,6 +40,7 @@ class Replica:
             Crops(self.stores.crops, bytes(32)),
             file,
             load,
+            Targets(target_fpir=0.01, target_fmr=1e-4),
             self.seen.append,
             Metrics(),
             workers=2,
@@ -130,6 +131,33 @@ async def test_a_replica_that_has_not_heard_of_a_switch_removes_what_is_the_othe
     await two.swap.remove()
     assert two.names() == ("sface-arcface", None)
     assert (await two.swap.pair.active.store.person("default", "ada")).face_count == 1
+
+
+async def test_a_removal_that_is_cut_short_is_finished_later(
+    replicas: list[Replica], client: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = replicas
+    before = {c.name for c in (await client.get_collections()).collections}
+
+    async def fail(*_: object) -> None:
+        raise StoreUnavailable("no")
+
+    for finisher in ("the next who asks", "the next who starts"):
+        await one.swap.add(NEW.read_bytes())
+        await one.enrol("ada", 1)
+        with monkeypatch.context() as broken:
+            broken.setattr(one.stores, "remove", fail)
+            with pytest.raises(StoreUnavailable):
+                await one.swap.remove()
+        left = {c.name for c in (await client.get_collections()).collections} - before
+        assert any(name.startswith("faceid-") and len(name) == 19 for name in left)
+        if finisher == "the next who asks":
+            with pytest.raises(ModelConflict):
+                await two.swap.remove()
+        else:
+            await Replica(client, CorePool(1), SHIPPED_EMBEDDER).swap.open()
+        left = {c.name for c in (await client.get_collections()).collections} - before
+        assert left <= {"faceid-models", "faceid-crops"}
 
 
 async def test_one_that_starts_later_takes_the_model_from_the_server(
