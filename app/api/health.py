@@ -7,6 +7,7 @@ from app.api.deps import Injected
 from app.api.problems import responses
 from app.errors import NotReady, StoreUnavailable
 from app.schemas import health
+from app.services.together import together
 
 router = APIRouter(tags=["health"])
 monitoring = APIRouter()
@@ -28,10 +29,10 @@ async def ready(request: Request, services: Injected) -> health.Readiness:
     if request.app.state.draining:
         raise NotReady("The service is about to stop; send requests to another one.")
     pair = services.swap.pair
-    for model in (pair.active, pair.other):
-        if model is not None:
-            model.embedder.check()
-            await model.store.check()
+    models = [model for model in (pair.active, pair.other) if model is not None]
+    for model in models:
+        model.embedder.check()
+    await together(model.store.check() for model in models)
     return health.Readiness(
         model=pair.active.spec.name,
         other_model=None if pair.other is None else pair.other.spec.name,

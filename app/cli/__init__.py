@@ -25,7 +25,7 @@ from app.errors import StartupError
 app = typer.Typer(
     help="Photos in, persons out: enrol persons by their photos, find them in others.\n\n"
     "Start the service with `faceid serve`, then enrol a folder and ask who is in a photo. "
-    "Without a service, add --local to any other command.",
+    "Without a service, add --local to those that have it.",
     epilog="Exit codes: 0 done; 1 the answer is no, or a part of it failed; 2 it could not run.",
     no_args_is_help=True,
     add_completion=False,
