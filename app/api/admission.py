@@ -16,7 +16,7 @@ class RefuseWhenFull:
 
     Args:
         routes: those that take photos, by their paths. Enrolling is not among them: it is refused
-            when its photos are looked at, for their number alone.
+            when its photos are looked at, for the number of others' alone.
     """
 
     def __init__(self, app: ASGIApp, routes: Mapping[str, APIRoute]) -> None:

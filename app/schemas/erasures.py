@@ -18,7 +18,7 @@ class ErasureReceipt(base.Schema):
     reason: Literal["request", "expired"]
     state: Literal["begun", "erased", "abandoned"] = Field(
         description="`begun`: the service was stopped before it was done. `abandoned`: there was "
-        "nobody to erase any more."
+        "nobody to erase any more, or who had expired could not be erased yet."
     )
     begun_at: datetime
     erased_at: datetime | None
@@ -28,8 +28,8 @@ class ErasureReceipt(base.Schema):
         "embedding of each face."
     )
     found: int = Field(
-        description="How many of them found the person; 0, unless they were enrolled anew at the "
-        "same moment."
+        description="How many of them found the person, and of one who had expired, whom no search "
+        "finds, records still there; 0, unless they were enrolled anew at the same moment."
     )
 
 

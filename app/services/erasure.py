@@ -161,9 +161,10 @@ class Eraser:
             raise
         except FaceIdError:
             if expired_by is not None:
-                # They may get more time yet; if not, whoever restores them has their expiry too.
+                # Who is still there may get more time yet, and would be left out by a restore.
                 with suppress(FaceIdError):
-                    await receipts.put(replace(receipt, state="abandoned"))
+                    if await pair.active.store.stored(gallery, person_id) is not None:
+                        await receipts.put(replace(receipt, state="abandoned"))
             raise
         erased_at = datetime.now(UTC)
         found = 0
@@ -171,6 +172,8 @@ class Eraser:
             if len(rows):
                 nearest = await store.search(gallery, rows, _NEIGHBOURS, exact=True)
                 found += sum(any(n.person_id == person_id for n in near) for near in nearest)
+            if expired_by is not None:  # no search finds them, deleted or not
+                found += await _has_expired_there(store, gallery, person_id, expired_by)
         receipt = replace(
             receipt,
             state="erased",
@@ -183,6 +186,13 @@ class Eraser:
         self._metrics.erased_persons.labels(reason).inc()
         self._metrics.erased_faces.labels(reason).inc(faces)
         return receipt
+
+
+async def _has_expired_there(store: Store, gallery: str, person_id: str, moment: datetime) -> bool:
+    try:
+        return (await store.person(gallery, person_id)).has_expired(moment)
+    except PersonNotFound:
+        return False
 
 
 async def _probes(store: Store, gallery: str, person_id: str) -> FloatArray:

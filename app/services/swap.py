@@ -75,6 +75,8 @@ class Swap:
         self._is_shared = is_shared
         self._changing = asyncio.Lock()
         self._finishing = Finishing()
+        # Removed, but for requests that have not ended.
+        self._leaving: set[Embedder] = set()
         self._chosen: Chosen | None = None
         self._pair: Pair | None = None
 
@@ -147,7 +149,9 @@ class Swap:
                     _log.error("the models in use are not those of the store: %s", error.detail)
                 told = error.detail
             except Exception as error:
-                _log.error("the store's models cannot be adopted", exc_info=error)
+                if repr(error) != told:
+                    _log.error("the store's models cannot be adopted", exc_info=error)
+                told = repr(error)
             await asyncio.sleep(_FOLLOW_S)
 
     async def add(self, data: bytes) -> None:
@@ -177,6 +181,8 @@ class Swap:
                     f"{pair.other.spec.name} is the other model already. Remove it first "
                     "(`faceid model remove`)."
                 )
+            if new in self._leaving:
+                raise ModelConflict(f"{spec.name} is just being removed; add it again shortly.")
             active = pair.active.identity
             await self._stores.remove(new, None)  # what a crash may have left of it
             try:
@@ -199,13 +205,15 @@ class Swap:
         Raises:
             ModelConflict: it holds another one.
         """
-        data = await asyncio.to_thread(self._file.read_bytes)
-        found = identity(await asyncio.to_thread(_inspect, data))
-        if found != model:
+        try:
+            data = await asyncio.to_thread(self._file.read_bytes)
+            is_same = identity(await asyncio.to_thread(_inspect, data)) == model
+        except (OSError, UnusableModel):
+            is_same = False
+        if not is_same:
             raise ModelConflict(
-                f"{self._file} holds {found.name} by now, not the {model.name} that is in use. Put "
-                "that one's file back, as it is kept for a rollback, and give the new one another "
-                "name."
+                f"{self._file} does not hold {model.name} any more, which is in use. Put its file "
+                "back, as it is kept for a rollback, and give the new one another name."
             )
         return data
 
@@ -289,10 +297,12 @@ class Swap:
             await self._catch_up()
             active, other = self.pair.active, self.pair.other
             if other is None:
-                await self._stores.finish_removals()
+                if not self._leaving:
+                    await self._stores.finish_removals()
                 raise ModelConflict("There is no other model to remove.")
             chosen = Chosen(active.identity)
             await self._stores.choose(chosen)
+            self._leaving.add(other.identity)
             self._set(chosen, Pair(active, None))
         self.carry.begin()
         await self.writer.close()
@@ -300,8 +310,12 @@ class Swap:
         while other.users and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         try:
-            await self._stores.remove(other.identity, other.store)
+            async with self._changing:
+                await self._catch_up()
+                if other.identity not in await self._stores.chosen():  # nor added again meanwhile
+                    await self._stores.remove(other.identity, other.store)
         finally:
+            self._leaving.discard(other.identity)
             await other.embedder.close()
 
     @property
@@ -339,6 +353,7 @@ class Swap:
                 file = self._file
             embedder = await self._load(file)
             if identity(embedder.spec) != model:
+                await embedder.close()
                 raise StoreMismatch(
                     records.other_model(model, identity(embedder.spec), "the store")
                 )
@@ -353,16 +368,16 @@ def _inspect(data: bytes) -> EmbedderSpec:
     Raises:
         UnusableModel.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.onnx"
             file.write_bytes(data)
             _, spec = open_session(file, EmbedderSpec, "cpu", threads=1)
-        except OSError as error:
-            raise StoreUnavailable(
-                f"There is no room for the file in {folder}: {error.strerror}."
-            ) from error
-        except InvalidModel as error:
-            detail = error.detail.replace(str(file), "The file")
-            raise UnusableModel(f"{detail} Send an embedder of faceid, ONNX.") from None
+    except OSError as error:
+        raise StoreUnavailable(
+            f"There is no room for the file in {tempfile.gettempdir()}: {error.strerror}."
+        ) from error
+    except InvalidModel as error:
+        detail = error.detail.replace(str(file), "The file")
+        raise UnusableModel(f"{detail} Send an embedder of faceid, ONNX.") from None
     return spec

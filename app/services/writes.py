@@ -13,8 +13,8 @@ for those that are now. So several replicas need no common clock when the models
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -24,7 +24,14 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from app.decision.fusion import template
-from app.errors import FaceIdError, FaceNotFound, InferenceFailed, PersonNotFound
+from app.errors import (
+    FaceIdError,
+    FaceNotFound,
+    InferenceFailed,
+    NotFound,
+    PersonNotFound,
+    StoreUnavailable,
+)
 from app.inference.embedder import Embedding
 from app.services.finishing import Finishing
 from app.services.models import Model, Models, Pair
@@ -164,45 +171,62 @@ class PersonWriter:
     ) -> int:
         """As `Store.delete_person`; the kept crops go too.
 
-        The other store comes first: who cannot be deleted there is still in the active one, and
-        the caller can try again. Not so of who has expired: another replica may give them more time
-        until the active store has let them go.
+        The active store comes first: until it has let them go, another replica may give somebody
+        who has expired more time.
+
+        Raises:
+            PersonNotFound, StoreUnavailable: the latter also where they are gone from the active
+                store alone; then it is noted, and made up for.
         """
         deleted: int | None = None
+        held: set[str] = set()
 
         async def delete(pair: Pair) -> int:
-            nonlocal deleted
-            if deleted is None and expired_by is None:
-                await pair.active.store.person(gallery, person_id)
-                await self._forget(pair, gallery, person_id)
-            try:
-                count = await pair.active.store.delete_person(
-                    gallery, person_id, expired_by=expired_by
-                )
-                deleted = count if deleted is None else deleted
-            except PersonNotFound:
-                if deleted is None:
-                    # Another replica deleted them, or gave them more time.
-                    await self._follow(pair, gallery, person_id)
-                    raise
-            except FaceIdError:
-                await self._note_unequal(pair)
-                raise
-            # Another replica may have been making them equal, or have enrolled them again.
-            if await pair.active.store.stored(gallery, person_id) is None:
-                await self.crops.delete(gallery, person_id)
-            await self._follow(pair, gallery, person_id)
+            nonlocal deleted, held
+            held |= _face_ids(await pair.active.store.stored(gallery, person_id))
+            async with self._in_both(pair):
+                try:
+                    count = await pair.active.store.delete_person(
+                        gallery, person_id, expired_by=expired_by
+                    )
+                    deleted = count if deleted is None else deleted
+                except PersonNotFound:
+                    if deleted is None:
+                        # Another replica deleted them, or gave them more time.
+                        await self._follow(pair, gallery, person_id)
+                        raise
+                await self._clear(pair, gallery, person_id, held)
             return deleted or 0
 
         return await self._alone(gallery, person_id, lambda: self._settled(delete))
 
-    async def _forget(self, pair: Pair, gallery: str, person_id: str) -> None:
-        await self.crops.delete(gallery, person_id)
+    async def _clear(self, pair: Pair, gallery: str, person_id: str, held: set[str]) -> None:
+        """After faces were deleted from the active store: the other one, and the crops.
+
+        Args:
+            held: ids of the faces there were before.
+        """
         if pair.other is not None:
-            stored = await pair.other.store.stored(gallery, person_id)
-            with suppress(PersonNotFound):
-                await pair.other.store.delete_person(gallery, person_id)
-            self.on_mirrored(_compared(stored, None))
+            self.on_mirrored(await self._mirror(pair, gallery, person_id))
+        # They may have been enrolled again by now.
+        stored = await pair.active.store.stored(gallery, person_id)
+        gone = None if stored is None else held - _face_ids(stored)
+        await self.crops.delete(gallery, person_id, gone)
+
+    @asynccontextmanager
+    async def _in_both(self, pair: Pair) -> AsyncIterator[None]:
+        """Around a write to both stores: where it fails between the two, that is noted."""
+        try:
+            yield
+        except _Superseded:
+            pass  # it is done again for the models there are now
+        except NotFound:
+            raise
+        except FaceIdError:
+            if pair.other is not None:
+                with suppress(FaceIdError):
+                    await self.models.note_unequal()
+            raise
 
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
         """As `Store.delete_face`; the kept crop goes too."""
@@ -210,26 +234,14 @@ class PersonWriter:
 
         async def delete(pair: Pair) -> None:
             nonlocal is_deleted
-            if not is_deleted:
-                stored = await pair.active.store.stored(gallery, person_id)
-                if stored is None:
-                    raise PersonNotFound(gallery, person_id)
-                if not records.enrolled(stored.payload).holds(face_id):
-                    raise FaceNotFound(gallery, person_id, face_id)
-            await self.crops.delete(gallery, person_id, [face_id])
-            if pair.other is not None:
-                with suppress(PersonNotFound, FaceNotFound):
-                    await pair.other.store.delete_face(gallery, person_id, face_id)
-            try:
-                await pair.active.store.delete_face(gallery, person_id, face_id)
-                is_deleted = True
-            except (PersonNotFound, FaceNotFound):
-                if not is_deleted:
-                    raise
-            except FaceIdError:
-                await self._note_unequal(pair)
-                raise
-            await self._follow(pair, gallery, person_id)
+            async with self._in_both(pair):
+                try:
+                    await pair.active.store.delete_face(gallery, person_id, face_id)
+                    is_deleted = True
+                except (PersonNotFound, FaceNotFound):
+                    if not is_deleted:
+                        raise
+                await self._clear(pair, gallery, person_id, {face_id})
 
         await self._alone(gallery, person_id, lambda: self._settled(delete))
 
@@ -237,12 +249,9 @@ class PersonWriter:
         """As `Store.set_targets`."""
 
         async def write(pair: Pair) -> None:
-            await pair.active.store.set_targets(gallery, targets)
-            try:
+            async with self._in_both(pair):
+                await pair.active.store.set_targets(gallery, targets)
                 await self._mirror_targets(pair, gallery)
-            except FaceIdError as error:
-                _log.warning("the other model's store does not follow: %s", error.detail)
-                await self.models.note_unequal()
 
         await self._settled(write)
 
@@ -252,26 +261,36 @@ class PersonWriter:
         Raises:
             StoreUnavailable.
         """
-        await self._finishing.do(self._mirror_targets(pair, gallery))
+        with suppress(_Superseded):
+            await self._finishing.do(self._mirror_targets(pair, gallery))
 
     async def _mirror_targets(self, pair: Pair, gallery: str) -> None:
         if pair.other is None:
             return
-        wanted = await pair.active.store.targets(gallery)
+        wanted = None
         while True:
-            await pair.other.store.set_targets(gallery, wanted)
-            now = await pair.active.store.targets(gallery)
+            # Of all of them: a replica may keep those of one for seconds.
+            now = (await pair.active.store.all_targets()).get(gallery, Targets())
             if now == wanted:
                 return
-            wanted = now  # somebody has chosen others meanwhile, and may have written them before
+            if await self.models.current() is not pair:
+                raise _Superseded
+            await pair.other.store.set_targets(gallery, now)
+            wanted = now  # others may be chosen meanwhile, and have been written before
 
     async def vacuum(self) -> int:
         """As `Store.vacuum`, for both; also deletes crops of persons who were never stored."""
         pair = self.models.pair
-        rewritten = await pair.active.store.vacuum()
-        if pair.other is not None:
-            rewritten += await pair.other.store.vacuum()
+        rewritten, failed = 0, None
+        for model in (pair.active, pair.other):
+            if model is not None:
+                try:
+                    rewritten += await model.store.vacuum()
+                except StoreUnavailable as error:
+                    failed = StoreUnavailable(error.detail)
         await self._delete_orphans(pair)
+        if failed is not None:
+            raise failed
         return rewritten
 
     async def _delete_orphans(self, pair: Pair) -> None:
@@ -354,12 +373,6 @@ class PersonWriter:
             _log.warning("the other model's store does not follow: %s", error.detail)
             await self.models.note_unequal()
 
-    async def _note_unequal(self, pair: Pair) -> None:
-        """After a write that failed between the two stores. That is what the caller is told."""
-        if pair.other is not None:
-            with suppress(FaceIdError):
-                await self.models.note_unequal()
-
     async def _mirror(
         self, pair: Pair, gallery: str, person_id: str, new: NewFaces | None = None
     ) -> Mirrored:
@@ -425,6 +438,14 @@ def _measured(face: Face, embedding: Embedding) -> Face:
     if face.quality.get("norm") == embedding.norm:
         return face
     return replace(face, quality={**face.quality, "norm": embedding.norm})
+
+
+def _face_ids(stored: StoredPerson | None) -> set[str]:
+    """Of all faces of a person, those that await their photo too."""
+    if stored is None:
+        return set()
+    held = records.enrolled(stored.payload)
+    return {face.face_id for face in (*held.faces, *held.awaiting)}
 
 
 def _compared(before: StoredPerson | None, after: StoredPerson | None) -> Mirrored:

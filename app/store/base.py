@@ -163,10 +163,12 @@ class Receipt:
         person_digest: keyed digest of gallery and person (`app.store.receipts`).
         reason: the caller wanted it, or the person had expired.
         state: `begun` before anything is deleted, then `erased`; `abandoned` where there was
-            nobody to delete any more, or nobody who had expired.
+            nobody to delete any more, or nobody who had expired, or where who had could not be
+            deleted yet.
         begun_at, erased_at: time zone aware, UTC.
         probes: exact searches made afterwards, one with each erased template and embedding.
-        found: how many of them still found the person.
+        found: how many of them still found the person, and of one who had expired, whom no search
+            finds, how many records were still there.
     """
 
     receipt_id: str

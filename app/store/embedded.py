@@ -9,6 +9,7 @@ acknowledged when the log is on disk, and the writes that were waiting together 
 """
 
 import asyncio
+import itertools
 import shutil
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -306,16 +307,12 @@ class EmbeddedStore:
 
     async def vacuum(self) -> int:
         rewritten = 0
-        # These first: they give the room back that others need.
-        for gallery in list(self._galleries.sizes):
-            empty = await self._submit(None, partial(self._galleries.drop_empty, gallery))
-            if empty is not None:
-                await asyncio.to_thread(shutil.rmtree, empty)
-                rewritten += 1
         failed = ""
-        for gallery in list(self._galleries.sizes):
+        # Emptied ones first: they give the room back that others need.
+        galleries = list(self._galleries.sizes)
+        for step, gallery in itertools.product((self._drop_empty, self._rewrite), galleries):
             try:
-                rewritten += await self._rewrite(gallery)
+                rewritten += await step(gallery)
             except (StoreUnavailable, OSError) as error:
                 # No room for this one, for instance; there may be for the next. Only its text is
                 # kept: by way of its traceback it would keep the gallery's files open.
@@ -323,6 +320,14 @@ class EmbeddedStore:
         if failed:
             raise StoreUnavailable(failed)
         return rewritten
+
+    async def _drop_empty(self, gallery: str) -> bool:
+        """Remove a gallery that holds nobody and has no targets."""
+        dropped = await self._submit(None, partial(self._galleries.drop_empty, gallery))
+        if dropped is None:
+            return False
+        await asyncio.to_thread(shutil.rmtree, dropped)
+        return True
 
     async def _rewrite(self, gallery: str) -> bool:
         """Write a gallery anew where it has remains; False, too, where something came between."""

@@ -70,7 +70,7 @@ class ServerModels:
     async def open(self, configured: Embedder) -> Chosen:
         self._configured = configured
         chosen = await self.chosen()
-        await self._sweep(chosen)
+        await self.finish_removals()
         return chosen
 
     async def chosen(self) -> Chosen:
@@ -114,8 +114,9 @@ class ServerModels:
         async with translated():
             aliases = await self._aliases()
             kept = {self._collection(model) for model in chosen if model is not None}
-            for collection in set(aliases.values()) - kept:
-                await self._note_dropped(await self._model(collection))
+            own = {aliases[name] for name in (self._active, self._other) if name in aliases}
+            for collection in own - kept:
+                await self._note_dropped(await self._model(collection), collection)
             operations: list[models.AliasOperations] = [
                 models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name))
                 for name in (self._active, self._other)
@@ -207,17 +208,19 @@ class ServerModels:
         await self._kept.delete([_dropped(model)])
 
     async def finish_removals(self) -> None:
-        await self._sweep(await self.chosen())
-
-    async def _note_dropped(self, model: Embedder) -> None:
-        """No alias will tell of it any more, should its removal be cut short."""
-        await self._kept.put(_dropped(model), {"kind": "dropped", "embedder": asdict(model)})
-
-    async def _sweep(self, chosen: Chosen) -> None:
         for point in await self._kept.matching("dropped"):
-            model = Embedder(**(point.payload or {})["embedder"])
-            if model not in chosen:
+            note = point.payload or {}
+            model = Embedder(**note["embedder"])
+            if model not in await self.chosen():
+                self._models[note["collection"]] = model
                 await self.remove(model, None)
+
+    async def _note_dropped(self, model: Embedder, collection: str) -> None:
+        """No alias will tell of it any more, should its removal be cut short."""
+        await self._kept.put(
+            _dropped(model),
+            {"kind": "dropped", "embedder": asdict(model), "collection": collection},
+        )
 
     async def note_unequal(self) -> None:
         await self._kept.put(str(uuid4()), {"kind": "note"})

@@ -216,6 +216,6 @@ def test_the_file_of_the_model_in_use_is_not_mistaken_for_another(tmp_path: Path
         file.write_bytes(NEW.read_bytes())
         refused = add(client, file)
         assert (refused.status_code, refused.json()["code"]) == (409, "model_conflict")
-        assert f"not the {OLD_NAME} that is in use" in refused.json()["detail"]
+        assert f"does not hold {OLD_NAME} any more" in refused.json()["detail"]
         file.write_bytes(OLD.read_bytes())
         assert add(client).status_code == 200

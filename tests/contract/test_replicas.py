@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 
 from app.decision.fusion import template
 from app.errors import ModelConflict, NotCarriedOver, StoreMismatch, StoreUnavailable
@@ -137,6 +137,15 @@ async def test_a_removal_that_is_cut_short_is_finished_later(
     replicas: list[Replica], client: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = replicas
+    foreign = models.VectorParams(size=4, distance=models.Distance.DOT)
+    await client.create_collection("shop", vectors_config=foreign)
+    await client.update_collection_aliases(
+        [
+            models.CreateAliasOperation(
+                create_alias=models.CreateAlias(alias_name="shop-live", collection_name="shop")
+            )
+        ]
+    )
     before = {c.name for c in (await client.get_collections()).collections}
 
     async def fail(*_: object) -> None:

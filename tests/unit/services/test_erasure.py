@@ -91,6 +91,20 @@ async def test_the_proof_finds_who_is_still_there(
     assert (receipt.faces_deleted, receipt.probes, receipt.found) == (2, 3, 0)
 
 
+async def test_the_proof_finds_who_has_expired_and_is_still_there(
+    store: EmbeddedStore, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enrol(store, "default", "ada")
+    await store.update_person("default", "ada", {}, 100, OVER)
+
+    async def pretend(*_: Any, **__: Any) -> int:
+        return 1
+
+    monkeypatch.setattr(store, "delete_person", pretend)
+    await eraser.purge()
+    assert [receipt.found for receipt in await store.receipts.all()] == [1]
+
+
 async def test_a_person_without_faces_is_erased_without_searches(
     store: EmbeddedStore, eraser: Eraser
 ) -> None:

@@ -250,10 +250,12 @@ async def test_where_the_other_store_fails_the_caller_has_what_was_asked_for(
 
     # Not so a deletion: it is not answered before it is complete.
     with monkeypatch.context() as broken:
-        broken.setattr(world.other.store, "delete_person", fail)
+        broken.setattr(world.other.store, "revise", fail)
         with pytest.raises(StoreUnavailable):
             await world.writer.delete_person("default", "ada")
-    assert await world.writer.delete_person("default", "ada") == 1
+    assert world.models.unequal == 2
+    await world.writer.mirror(world.models.pair, "default", "ada")
+    assert await world.equal()
 
 
 async def test_a_deletion_that_fails_between_the_stores_is_noted(
@@ -278,14 +280,19 @@ async def test_who_is_given_more_time_during_a_purge_keeps_everything(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     face_id = await world.enrol("ada", 1)
+    now = datetime.now(UTC)
+    await world.writer.update_person("default", "ada", {}, 100, Consent(expires_at=now))
     real = world.active.store.delete_person
 
-    async def given_more_time(*names: str, **_: Any) -> int:
-        return await real(*names, expired_by=datetime.now(UTC))  # another replica was first
+    async def given_more_time(*names: str, **named: Any) -> int:
+        more = Consent(expires_at=None)  # by another replica
+        await world.active.store.update_person("default", "ada", {}, 100, more)
+        return await real(*names, **named)
 
     monkeypatch.setattr(world.active.store, "delete_person", given_more_time)
     with pytest.raises(PersonNotFound):
         await world.writer.delete_person("default", "ada", expired_by=datetime.now(UTC))
+    assert await world.equal()
     assert await found(world.other, 1) == ["ada"]
     assert await world.crops.get("default", "ada", [face_id]) != {}
 
@@ -335,11 +342,18 @@ async def test_targets_that_are_chosen_while_being_copied_win(
     await world.enrol("ada", 1)
     former, latter = Targets(target_fpir=0.1), Targets(target_fpir=0.01)
     await world.active.store.set_targets("default", former)
+    assert await world.active.store.targets("default") == former
     real = world.other.store.set_targets
+    replica = world.active.store
+    if isinstance(replica, ServerStore):
+        replica = ServerStore(
+            replica._client, EMBEDDER, template, collection=EMBEDDER.name, may_open=True
+        )
+        await replica.open()
 
     async def late(gallery: str, targets: Targets) -> None:
         if targets == former:  # somebody else chooses others before this is written
-            await world.active.store.set_targets(gallery, latter)
+            await replica.set_targets(gallery, latter)
             await real(gallery, latter)
         await real(gallery, targets)
 
