@@ -249,9 +249,8 @@ class PersonWriter:
         """As `Store.set_targets`."""
 
         async def write(pair: Pair) -> None:
-            async with self._in_both(pair):
-                await pair.active.store.set_targets(gallery, targets)
-                await self._mirror_targets(pair, gallery)
+            await pair.active.store.set_targets(gallery, targets)
+            await self._followed(self._mirror_targets(pair, gallery))
 
         await self._settled(write)
 
@@ -365,10 +364,17 @@ class PersonWriter:
         noted and made up for later: the caller has what was asked for."""
         if pair.other is None:
             return
-        try:
+
+        async def follow() -> None:
             self.on_mirrored(await self._mirror(pair, gallery, person_id, new))
+
+        await self._followed(follow())
+
+    async def _followed(self, following: Awaitable[None]) -> None:
+        try:
+            await following
         except _Superseded:
-            return
+            pass  # it is done again for the models there are now
         except FaceIdError as error:
             _log.warning("the other model's store does not follow: %s", error.detail)
             await self.models.note_unequal()
