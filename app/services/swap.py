@@ -184,6 +184,7 @@ class Swap:
             if new in self._leaving:
                 raise ModelConflict(f"{spec.name} is just being removed; add it again shortly.")
             active = pair.active.identity
+            model = None
             await self._stores.remove(new, None)  # what a crash may have left of it
             try:
                 if await self._stores.file(active) is None:
@@ -194,7 +195,9 @@ class Swap:
                 await self._stores.choose(Chosen(active, new))
             except BaseException:
                 with suppress(FaceIdError):
-                    await self._stores.remove(new, None)
+                    await self._stores.remove(new, None if model is None else model.store)
+                if model is not None:
+                    await model.embedder.close()
                 raise
             self._set(Chosen(active, new), Pair(pair.active, model))
         self.carry.begin()

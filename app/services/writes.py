@@ -175,25 +175,26 @@ class PersonWriter:
         who has expired more time.
 
         Raises:
-            PersonNotFound, StoreUnavailable: the latter also where they are gone from the active
-                store alone; then it is noted, and made up for.
+            PersonNotFound: what an earlier try left of them is gone as well.
+            StoreUnavailable: also where they are gone from the active store alone; then it is
+                noted, and made up for.
         """
         deleted: int | None = None
         held: set[str] = set()
 
         async def delete(pair: Pair) -> int:
             nonlocal deleted, held
-            held |= _face_ids(await pair.active.store.stored(gallery, person_id))
             async with self._in_both(pair):
+                held |= _face_ids(await pair.active.store.stored(gallery, person_id))
                 try:
                     count = await pair.active.store.delete_person(
                         gallery, person_id, expired_by=expired_by
                     )
                     deleted = count if deleted is None else deleted
                 except PersonNotFound:
+                    # Another replica or an earlier try deleted them, or they have more time now.
                     if deleted is None:
-                        # Another replica deleted them, or gave them more time.
-                        await self._follow(pair, gallery, person_id)
+                        await self._clear(pair, gallery, person_id, held)
                         raise
                 await self._clear(pair, gallery, person_id, held)
             return deleted or 0
@@ -201,17 +202,19 @@ class PersonWriter:
         return await self._alone(gallery, person_id, lambda: self._settled(delete))
 
     async def _clear(self, pair: Pair, gallery: str, person_id: str, held: set[str]) -> None:
-        """After faces were deleted from the active store: the other one, and the crops.
+        """After faces were deleted from the active store: the crops, and the other one.
+
+        The crops first: they are pictures, and need no other store to be deleted.
 
         Args:
             held: ids of the faces there were before.
         """
-        if pair.other is not None:
-            self.on_mirrored(await self._mirror(pair, gallery, person_id))
         # They may have been enrolled again by now.
         stored = await pair.active.store.stored(gallery, person_id)
         gone = None if stored is None else held - _face_ids(stored)
         await self.crops.delete(gallery, person_id, gone)
+        if pair.other is not None:
+            self.on_mirrored(await self._mirror(pair, gallery, person_id))
 
     @asynccontextmanager
     async def _in_both(self, pair: Pair) -> AsyncIterator[None]:
@@ -229,7 +232,13 @@ class PersonWriter:
             raise
 
     async def delete_face(self, gallery: str, person_id: str, face_id: str) -> None:
-        """As `Store.delete_face`; the kept crop goes too."""
+        """As `Store.delete_face`; the kept crop goes too.
+
+        Raises:
+            PersonNotFound, FaceNotFound: what an earlier try left of it is gone as well.
+            StoreUnavailable, QueueFull: also where it is gone from the active store alone; then it
+                is noted, and made up for.
+        """
         is_deleted = False
 
         async def delete(pair: Pair) -> None:
@@ -240,6 +249,7 @@ class PersonWriter:
                     is_deleted = True
                 except (PersonNotFound, FaceNotFound):
                     if not is_deleted:
+                        await self._clear(pair, gallery, person_id, {face_id})
                         raise
                 await self._clear(pair, gallery, person_id, {face_id})
 
@@ -252,7 +262,7 @@ class PersonWriter:
             await pair.active.store.set_targets(gallery, targets)
             await self._followed(self._mirror_targets(pair, gallery))
 
-        await self._settled(write)
+        await self._finishing.do(self._settled(write))
 
     async def mirror_targets(self, pair: Pair, gallery: str) -> None:
         """Give the gallery in the other store the targets that it has in the active one.

@@ -105,9 +105,10 @@ class ServerModels:
             meta = (await self._client.get_collection(collection)).config.metadata or {}
             if meta.get("format") != records.FORMAT:
                 raise StoreMismatch(records.other_format(f"collection {collection!r}"))
-            self._models[collection] = Embedder(
-                meta["model"], meta["dimension"], meta["weights_sha256"]
-            )
+            model = Embedder(meta["model"], meta["dimension"], meta["weights_sha256"])
+            # A collection that was removed, and made again under another name.
+            self._models = {name: its for name, its in self._models.items() if its != model}
+            self._models[collection] = model
         return self._models[collection]
 
     async def choose(self, chosen: Chosen) -> None:

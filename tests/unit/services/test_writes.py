@@ -276,6 +276,28 @@ async def test_a_deletion_that_fails_between_the_stores_is_noted(
     assert world.models.unequal == 2
 
 
+async def test_a_deletion_that_fails_in_the_other_store_leaves_no_crop_and_can_be_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await world.enrol("ada", 1), await world.enrol("ada", 2)
+
+    async def fail(*_: Any) -> None:
+        raise StoreUnavailable("no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.other.store, "revise", fail)
+        with pytest.raises(StoreUnavailable):
+            await world.writer.delete_face("default", "ada", first)
+        assert list(await world.crops.get("default", "ada", [first, second])) == [second]
+        with pytest.raises(StoreUnavailable):
+            await world.writer.delete_person("default", "ada")
+        assert await world.crops.persons() == set()
+    assert await world.other.store.stored("default", "ada") is not None
+    with pytest.raises(PersonNotFound):
+        await world.writer.delete_person("default", "ada")
+    assert await world.equal()
+
+
 async def test_who_is_given_more_time_during_a_purge_keeps_everything(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
