@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported: the tests run in as many processes as there are cores, and its threads
+# would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 PHOTOS = Path(__file__).parent / "photos"
 SHARED = Path(os.environ.get("FACEID_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

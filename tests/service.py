@@ -33,6 +33,8 @@ def running(
         "auth": {"disabled": True},
         "audit": {"path": path / "audit.jsonl"},
     }
+    # Other tests have the cores as well.
+    sections["limits"] = {"max_queue_s": 30} | sections.get("limits", {})
     settings = Settings(**(defaults | sections))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

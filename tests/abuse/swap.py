@@ -149,10 +149,11 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.25)
 
 
-def swap(folder: Path, faces: int, seconds: float) -> Swapped:
+def swap(folder: Path, faces: int, seconds: float, **variables: str) -> Swapped:
     """
     Args:
         seconds: of the identifications that are compared with.
+        variables: environment variables for the service.
     """
     key = bytes(range(32))
     crops = crops_of(faces)
@@ -163,6 +164,7 @@ def swap(folder: Path, faces: int, seconds: float) -> Swapped:
         FACEID_STORE__CROPS_KEY=base64.b64encode(key).decode(),
         FACEID_LIMITS__REQUESTS_PER_SECOND="100000",
         FACEID_LIMITS__REQUEST_BURST="100000",
+        **variables,
     )
     service.start()
     found = Swapped(faces=faces, persons=len(stored))

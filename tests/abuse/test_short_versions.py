@@ -15,10 +15,13 @@ from tests.abuse import calls, crash, disks, images, overload, schema, shutdown,
 from tests.abuse.load import NO_ANSWER, Load
 from tests.abuse.service import Service, serving
 
+# Other tests have the cores as well.
+PATIENT = {"FACEID_LIMITS__MAX_QUEUE_S": "30"}
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("service")) as service:
+    with serving(tmp_path_factory.mktemp("service"), **PATIENT) as service:
         yield service
         assert service.process.poll() is None
         log = service.log.read_text()
@@ -121,7 +124,7 @@ def test_a_damaged_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_an_embedder_is_replaced_under_load_and_over_a_kill(tmp_path: Path) -> None:
-    found = swap.swap(tmp_path, faces=40, seconds=1)
+    found = swap.swap(tmp_path, faces=40, seconds=1, **PATIENT)
     assert not found.failed
     assert set(found.others) <= {200, 201}
     assert found.resumed_at >= found.killed_at > 0
