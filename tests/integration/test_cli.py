@@ -36,14 +36,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def faceid(environment: dict[str, str]) -> Run:
     def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*FACEID, *map(str, arguments)],
-            env=environment | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return commands.faceid(*arguments, env=environment | variables)
 
     return run
 

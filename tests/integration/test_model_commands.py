@@ -5,20 +5,14 @@ import subprocess
 from pathlib import Path
 
 from app.models.spec import SHIPPED_EMBEDDER
-from tests.commands import FACEID, environment
+from tests import commands
 from tests.service import JPEG, running
 
 NEW = SHIPPED_EMBEDDER.with_name("sface-arcface.onnx")
 
 
 def faceid(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*FACEID, "model", *arguments, "--url", url],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return commands.faceid("model", *arguments, "--url", url, env=commands.environment())
 
 
 def test_a_swap_its_rollback_and_the_end_of_the_former_model(tmp_path: Path, hopper: bytes) -> None:

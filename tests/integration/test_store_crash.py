@@ -20,6 +20,7 @@ import pytest
 from app.decision.fusion import template
 from app.store import EmbeddedStore, Embedder, Face, FloatArray
 from app.store import shard as shards
+from tests.commands import forked
 
 DIMENSION = 64
 EMBEDDER = Embedder("test-model", DIMENSION, "a" * 64)
@@ -90,11 +91,8 @@ def kill_while_writing(
     path: Path, round_number: int, after_messages: int, and_s: float
 ) -> list[Message]:
     """What a child said that was killed so many messages and seconds after its first one."""
-    # Forked from a process that has imported everything and opened nothing.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["app.store"])
-    said, acknowledge = context.Pipe(duplex=False)
-    process = context.Process(target=child, args=(path, round_number, acknowledge))
+    said, acknowledge = multiprocessing.Pipe(duplex=False)
+    process = forked.Process(target=child, args=(path, round_number, acknowledge))
     process.start()
     acknowledge.close()
     messages: list[Message] = [said.recv() for _ in range(1 + after_messages)]
