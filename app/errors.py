@@ -18,6 +18,7 @@
     │   ├── FaceError
     │   │   ├── NoFace                  422 no_face
     │   │   ├── MultipleFaces           422 multiple_faces
+    │   │   ├── CrowdedImage            422 crowded_image
     │   │   ├── FaceTooSmall            422 face_too_small
     │   │   ├── InconsistentPerson      422 inconsistent_person
     │   │   └── PoorFace                good enough to be searched for, not to be enrolled
@@ -163,6 +164,12 @@ class NoFace(FaceError):
 
 class MultipleFaces(FaceError):
     status, code, title = 422, "multiple_faces", "More than one face"
+
+
+class CrowdedImage(FaceError):
+    """More faces than one photo may keep the machine busy with."""
+
+    status, code, title = 422, "crowded_image", "Too many faces in one image"
 
 
 class FaceTooSmall(FaceError):

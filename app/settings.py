@@ -202,6 +202,7 @@ class LimitSettings(_Section):
     body_timeout_s: float = Field(60, gt=0, description="Within which a body has to arrive.")
     max_pixels: int = Field(50_000_000, ge=1024, description="Pixels an image may declare.")
     max_images: int = Field(16, ge=1, le=1000, description="Images in one enrolment.")
+    max_faces_per_image: int = Field(100, ge=1, le=1000, description="Faces in one image.")
     max_photos_per_core: int = Field(
         16, ge=2, description="Photos being processed or waiting; more are answered 503."
     )

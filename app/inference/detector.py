@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from app.errors import InferenceFailed
+from app.errors import CrowdedImage, InferenceFailed
 from app.models.spec import DetectorSpec
 from app.vision.geometry import ARCFACE_TEMPLATE, FACE_SIZE, cut
 from app.vision.image import Image, Photo
@@ -54,10 +54,14 @@ class Detector:
         self._input = session.get_inputs()[0].name
         self._stride = spec.stride
 
-    def detect(self, photo: Photo) -> list[Detection]:
+    def detect(self, photo: Photo, most: int | None = None) -> list[Detection]:
         """Find all faces, largest first; their landmarks can be aligned.
 
+        Args:
+            most: faces that may be looked at closely.
+
         Raises:
+            CrowdedImage: there are more.
             UnreadableImage: the pixels are corrupt.
             InferenceFailed: ONNX Runtime failed.
         """
@@ -69,6 +73,10 @@ class Detector:
         looks = [self._look(pixels, scale / decoded) for scale in scales]
         score, box, landmarks = (np.concatenate(parts) for parts in zip(*looks, strict=True))
         kept = cv2.dnn.NMSBoxes(box.tolist(), score.tolist(), 0.0, _OVERLAP) if len(score) else []
+        if most is not None and len(kept) > most:
+            raise CrowdedImage(
+                f"{len(kept)} faces were found, and {most} may be in one image; send it in parts."
+            )
         faces = []
         for i in sorted(kept, key=lambda i: -float(box[i, 2] * box[i, 3])):
             try:

@@ -1,7 +1,7 @@
 """Aligned faces in, embeddings out: one face per core on the CPU, batches on CUDA."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -81,7 +81,9 @@ class CpuEmbedder:
         self._pool = pool
 
     async def embed(self, faces: list[Image]) -> list[Embedding]:
-        return await asyncio.gather(*(self._pool.run(self.on_this_core, face) for face in faces))
+        return await _in_turns(
+            faces, 2 * self._pool.cores, lambda face: self._pool.run(self.on_this_core, face)
+        )
 
     def on_this_core(self, face: Image) -> Embedding:
         session = self._wide if self._pool.is_alone else self._narrow
@@ -127,6 +129,7 @@ class CudaEmbedder:
         Raises:
             InvalidModel, DeviceUnavailable: as in `open_session`.
         """
+        self._max_batch = max_batch
         self._session, spec = open_session(path, EmbedderSpec, "cuda", 1, sha256)
         self.spec: EmbedderSpec = spec
         for size in batch_sizes(max_batch):
@@ -140,7 +143,7 @@ class CudaEmbedder:
         )
 
     async def embed(self, faces: list[Image]) -> list[Embedding]:
-        return await asyncio.gather(*(self._batcher.submit(face) for face in faces))
+        return await _in_turns(faces, self._max_batch, self._batcher.submit)
 
     def _embed(self, faces: list[Image]) -> list[Embedding]:
         size = next(size for size in batch_sizes(len(faces)) if size >= len(faces))
@@ -157,6 +160,16 @@ class CudaEmbedder:
 
     async def close(self) -> None:
         await self._batcher.close()
+
+
+async def _in_turns(
+    faces: list[Image], together: int, embed: Callable[[Image], Awaitable[Embedding]]
+) -> list[Embedding]:
+    """Some at a time, so that a photo of many faces keeps none of a single one waiting."""
+    found: list[Embedding] = []
+    for start in range(0, len(faces), together):
+        found += await asyncio.gather(*map(embed, faces[start : start + together]))
+    return found
 
 
 def batch_sizes(largest: int) -> list[int]:

@@ -94,6 +94,7 @@ class FaceFinder:
 
         Raises:
             ImageError: the image cannot be used.
+            CrowdedImage: it shows too many faces.
             QueueFull: too many photos are in flight, or this one has waited for too long.
         """
         faces, _ = await self._process(image, timings, lambda *_: [], self._limits.max_queue_s)
@@ -103,7 +104,7 @@ class FaceFinder:
         """All faces of a photo, largest first, those that are large enough embedded.
 
         Raises:
-            ImageError, QueueFull: as in `find`.
+            ImageError, CrowdedImage, QueueFull: as in `find`.
             InferenceFailed: as in `FaceEmbedder.embed`.
         """
         faces, _ = await self._process(
@@ -126,7 +127,7 @@ class FaceFinder:
                 as it takes.
 
         Raises:
-            ImageError, QueueFull, InferenceFailed: as in `embed`.
+            ImageError, CrowdedImage, QueueFull, InferenceFailed: as in `embed`.
             NoFace, MultipleFaces, FaceTooSmall.
         """
         timings = Timings()
@@ -176,7 +177,7 @@ class FaceFinder:
             photo = Photo(image, self._limits.max_pixels)
             photo.pixels(wide_scale(photo.size))
         with timings.stage("detect"):
-            detections = self._detector.detect(photo)
+            detections = self._detector.detect(photo, self._limits.max_faces_per_image)
         with timings.stage("align"):
             faces = [self._cut(photo, detection) for detection in detections]
         chosen = choose(faces, photo.size)

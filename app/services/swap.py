@@ -308,10 +308,7 @@ class Swap:
             self._leaving.add(other.identity)
             self._set(chosen, Pair(active, None))
         self.carry.begin()
-        await self.writer.close()
-        deadline = time.monotonic() + _USERS_LEAVE_S
-        while other.users and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        await self._left(other)
         try:
             async with self._changing:
                 await self._catch_up()
@@ -320,6 +317,17 @@ class Swap:
         finally:
             self._leaving.discard(other.identity)
             await other.embedder.close()
+
+    async def _left(self, model: Model) -> None:
+        """Wait for what began with a model that is none of the pair any more."""
+        await self.writer.close()
+        deadline = time.monotonic() + _USERS_LEAVE_S
+        while model.users and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+
+    async def _close(self, model: Model) -> None:
+        await self._left(model)
+        await model.embedder.close()
 
     @property
     def _loaded(self) -> list[Model]:
@@ -338,8 +346,13 @@ class Swap:
     async def _adopt(self, chosen: Chosen, configured: FaceEmbedder | None = None) -> None:
         active = await self._model(chosen.active, configured)
         other = None if chosen.other is None else await self._model(chosen.other, configured)
+        former = self._in_use()
         self._set(chosen, Pair(active, other))
         self.carry.begin()
+        used = [model.embedder for model in self._in_use()]
+        for model in former:
+            if model.embedder not in used:
+                self._finishing.start(self._close(model))
 
     async def _model(self, model: Embedder, configured: FaceEmbedder | None = None) -> Model:
         """The model as it is in use, or loaded, with its store opened."""

@@ -42,6 +42,9 @@ class QdrantCollection:
         shards: over which its points are spread then; None: as the server does by itself.
         index: that it gets; one that is there with another is given this one.
         may_open: False: it is not known yet whether it is to be made.
+
+    Attributes:
+        shards: that it has, once it was reached.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class QdrantCollection:
         self._shards = shards
         self._index = index
         self._may_open = may_open
+        self.shards = 1
         self._ready = False
         self._preparing: asyncio.Task[None] | None = None
 
@@ -95,6 +99,7 @@ class QdrantCollection:
             raise StoreUnavailable("The Qdrant server has not said yet which models there are.")
         is_new = await self._create()
         config = await self._require_same_model()
+        self.shards = config.params.shard_number or 1
         if not is_new:
             await self._apply_index(config)
         for field, schema in _INDEXES.items():

@@ -184,12 +184,14 @@ class ServerStore:
         self, gallery: str, probes: FloatArray, limit: int, *, exact: bool
     ) -> list[list[models.ScoredPoint]]:
         persons = (await self.size(gallery)).persons
+        # Each shard has a graph of its own persons.
+        share = persons // self._collection.shards
         return await self._points.nearest(
             records.VECTOR,
             probes,
             limit,
             matches("gallery", gallery),
-            self._index.search(persons, limit, exact=exact),
+            self._index.search(share, limit, exact=exact),
             records.NEIGHBOUR_FIELDS,
         )
 

@@ -22,7 +22,8 @@ class VectorIndex:
     Attributes:
         m: links of a person in the HNSW graph of the gallery; 0: no graph, searches are scans.
         min_ef: candidates that a search of a graph keeps, at the least.
-        persons_per_ef: one more candidate for so many persons of the gallery, where that is more.
+        persons_per_ef: one more candidate for so many persons of the gallery in a shard, where that
+            is more.
         quantization: where the templates' 4-bit codes are; `off`: there are none.
         oversampling: candidates by code that are scored exactly, for each person wanted.
     """
@@ -47,7 +48,7 @@ class VectorIndex:
         )
 
     def search(self, persons: int, limit: int, *, exact: bool) -> models.SearchParams:
-        """For the `limit` nearest of a gallery of so many persons."""
+        """For the `limit` nearest of a gallery of so many persons in each shard."""
         return models.SearchParams(
             exact=exact,
             hnsw_ef=max(self.min_ef, persons // self.persons_per_ef),

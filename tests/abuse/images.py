@@ -19,7 +19,7 @@ import httpx
 from tests.abuse import calls
 from tests.abuse.mutants import black, mutant, originals
 from tests.abuse.report import Row, finish, slope
-from tests.abuse.service import Service, serving
+from tests.abuse.service import PATIENT, Service, serving
 
 ALLOWED = {200, 413, 415, 422}
 DEADLINE_S = 10.0
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     first = options.seed * 1_000_000
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as service:
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), **PATIENT) as service:
         warm_up(service)
         fuzz(service, range(-_WARMING, 0))
         before = service.usage()

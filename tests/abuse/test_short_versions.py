@@ -13,10 +13,7 @@ import uvloop
 
 from tests.abuse import calls, crash, disks, images, overload, schema, shutdown, soak, swap
 from tests.abuse.load import NO_ANSWER, Load
-from tests.abuse.service import Service, serving
-
-# Other tests have the cores as well.
-PATIENT = {"FACEID_LIMITS__MAX_QUEUE_S": "30"}
+from tests.abuse.service import PATIENT, Service, serving
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,17 @@ pytestmark = pytest.mark.anyio
 NEW = SHIPPED_EMBEDDER.with_name("sface-arcface.onnx")
 
 
+class Closing(CpuEmbedder):
+    is_closed = False
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
 class Replica:
     def __init__(self, client: AsyncQdrantClient, pool: CorePool, file: Path) -> None:
         async def load(path: Path) -> FaceEmbedder:
-            return CpuEmbedder(path, 1, pool)
+            return Closing(path, 1, pool)
 
         self.seen: list[Pair] = []
         self.stores = ServerModels(client, template)
@@ -111,9 +118,14 @@ async def test_what_one_is_told_the_other_follows_and_nobody_is_lost(
             page = await model.store.persons("default", 100)
             assert {(p.person_id, p.face_count) for p in page.persons} == {(n, 1) for n in names}
 
+    removed = [replica.swap.pair.other for replica in replicas]
     await one.swap.remove()
     await two.swap.current()
     assert two.names() == ("sface-arcface", None)
+    async with asyncio.timeout(10):
+        while not all(model.embedder.is_closed for model in removed):  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+    assert not two.swap.pair.active.embedder.is_closed  # type: ignore[attr-defined]
     await two.swap.writer.delete_person("default", "ada")
     assert await one.stores.crops.persons() != set()
 

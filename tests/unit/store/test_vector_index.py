@@ -33,6 +33,7 @@ class Server:
     def __init__(self, client: AsyncQdrantClient, patch: pytest.MonkeyPatch) -> None:
         self.client = client
         self.config: dict[str, Any] = {}
+        self.shards: int | None = None
         self.updates = 0
         self.refusal: int | None = None
         self._create, self._get = client.create_collection, client.get_collection
@@ -41,6 +42,7 @@ class Server:
 
     async def create_collection(self, name: str, **wanted: Any) -> bool:
         self._keep(wanted)
+        self.shards = wanted["shard_number"]
         return await self._create(name, **wanted)
 
     async def update_collection(self, _: str, **wanted: Any) -> bool:
@@ -52,7 +54,9 @@ class Server:
 
     async def get_collection(self, name: str) -> models.CollectionInfo:
         info = await self._get(name)
-        return info.model_copy(update={"config": info.config.model_copy(update=self.config)})
+        params = info.config.params.model_copy(update={"shard_number": self.shards})
+        config = info.config.model_copy(update=self.config | {"params": params})
+        return info.model_copy(update={"config": config})
 
     def _keep(self, wanted: dict[str, Any]) -> None:
         codes = wanted["quantization_config"]
@@ -140,16 +144,16 @@ async def test_a_search_looks_as_far_as_the_settings_say(
         return await real(name, requests)
 
     monkeypatch.setattr(server_side.client, "query_batch_points", query)
-    index = VectorIndex(min_ef=300, oversampling=8.0)
-    store = ServerStore(server_side.client, EMBEDDER, template, index=index)
-    await store.enrol("default", "ada", [face("ada")], unit(1), 5)
-    await store.search("default", unit(1), 20)
-    (params,) = asked
-    assert params.hnsw_ef == 300
-    assert params.quantization is not None
-    assert params.quantization.oversampling == 8.0
-
-
-def test_a_graph_is_searched_further_the_larger_its_gallery_is() -> None:
-    index = VectorIndex(min_ef=100, persons_per_ef=10)
-    assert [index.search(n, 10, exact=False).hnsw_ef for n in (0, 1000, 5000)] == [100, 100, 500]
+    for index in (
+        VectorIndex(min_ef=300, oversampling=8.0),
+        VectorIndex(min_ef=1, persons_per_ef=1),
+    ):
+        store = ServerStore(server_side.client, EMBEDDER, template, index=index, shards=2)
+        for number in range(6):
+            await store.enrol("default", f"p{number}", [face(f"p{number}")], unit(1, number), 5)
+        await store.search("default", unit(1), 20)
+    least, by_size = asked
+    assert least.hnsw_ef == 300
+    assert by_size.hnsw_ef == 3, "of six persons in two shards"
+    assert least.quantization is not None
+    assert least.quantization.oversampling == 8.0
