@@ -5,6 +5,7 @@
     │   ├── Unauthenticated             401 unauthenticated
     │   ├── Forbidden                   403 forbidden
     │   ├── TooManyRequests             429 too_many_requests
+    │   ├── MalformedRequest            400 malformed_request
     │   ├── InvalidRequest              422 invalid_request
     │   ├── UnsupportedMediaType        415 unsupported_media_type
     │   ├── BodyTooLarge                413 body_too_large
@@ -112,6 +113,12 @@ class TooManyRequests(RequestError):
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class MalformedRequest(RequestError):
+    """What came is not HTTP."""
+
+    status, code, title = 400, "malformed_request", "Malformed request"
 
 
 class InvalidRequest(RequestError):

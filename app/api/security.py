@@ -29,13 +29,13 @@ _MISSING = (
     "`faceid keys create` makes one."
 )
 
-_HEADERS = [
+HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 # A page's own values win over these.
-_DEFAULTS = [
+DEFAULT_HEADERS = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
@@ -214,8 +214,8 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 sent = message.get("headers", [])
                 names = {name for name, _ in sent}
-                defaults = [header for header in _DEFAULTS if header[0] not in names]
-                message["headers"] = [*sent, *_HEADERS, *defaults]
+                defaults = [header for header in DEFAULT_HEADERS if header[0] not in names]
+                message["headers"] = [*sent, *HEADERS, *defaults]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

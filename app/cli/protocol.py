@@ -3,8 +3,14 @@
 import asyncio
 import socket
 from typing import Any
+from uuid import uuid4
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from app.api.problems import problem
+from app.api.security import DEFAULT_HEADERS, HEADERS
+from app.errors import MalformedRequest
+from app.logs import request_id
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 64 << 10
@@ -43,6 +49,23 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._hang_up()
         if self._in_head or self.cycle is None or self.cycle.response_complete:
             self._start_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        # uvicorn's own is plain text, without what every other answer has.
+        identifier = uuid4().hex
+        token = request_id.set(identifier)
+        answer = problem(MalformedRequest(f"{msg} Send HTTP/1.1; here nobody speaks TLS."))
+        request_id.reset(token)
+        headers = [
+            *answer.raw_headers,
+            *HEADERS,
+            *DEFAULT_HEADERS,
+            (b"x-request-id", identifier.encode()),
+            (b"connection", b"close"),
+        ]
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + bytes(answer.body))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

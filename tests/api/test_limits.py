@@ -1,6 +1,7 @@
 """Clients that ask for too much, or are too slow."""
 
 import concurrent.futures
+import json
 import socket
 import threading
 import time
@@ -185,6 +186,31 @@ def test_a_head_that_never_ends_is_hung_up_on(
         assert client.get("/health/live").status_code == 200
         time.sleep(0.5)
         assert client.get("/health/live").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET / HTTP/1.1\r\nContent-Length: a\r\n",
+    ],
+    ids=["version", "TLS", "length"],
+)
+def test_what_is_no_http_is_answered_as_every_other_error(tmp_path: Path, sent: bytes) -> None:
+    with running(tmp_path, http=protocol.BoundedProtocol) as client, connect(client) as other:
+        expected = client.get("/nowhere").headers
+        other.sendall(sent)
+        head, body = read_all(other).split(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ") for line in lines)
+    problem = json.loads(body)
+    assert status == "HTTP/1.1 400 Bad Request"
+    not_counted = {"ratelimit", "ratelimit-policy", "server", "date"}
+    assert headers.keys() >= expected.keys() - not_counted
+    assert (problem["status"], problem["code"]) == (400, "malformed_request")
+    assert problem["request_id"] == headers["x-request-id"]
+    assert int(headers["content-length"]) == len(body)
 
 
 def test_a_head_without_bounds_is_hung_up_on(tmp_path: Path) -> None:
