@@ -138,6 +138,7 @@ class Eraser:
         expired_by: datetime | None,
     ) -> Receipt:
         pair = self._pair
+        created_at = (await pair.active.store.person(gallery, person_id)).created_at
         probes = [(pair.active.store, await _probes(pair.active.store, gallery, person_id))]
         if pair.other is not None:
             with suppress(PersonNotFound):
@@ -151,7 +152,9 @@ class Eraser:
             person_digest=person_digest(await receipts.key(), gallery, person_id),
             reason=reason,
             state="begun",
-            begun_at=datetime.now(UTC),
+            # Not before who is erased, where the clock was set back: a backup brings back whoever
+            # is younger than their erasure.
+            begun_at=max(datetime.now(UTC), created_at),
         )
         await receipts.put(receipt)
         try:

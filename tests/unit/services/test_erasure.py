@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from app.errors import PersonNotFound, StoreUnavailable
 from app.metrics import Metrics
+from app.services import erasure
 from app.services.erasure import Eraser
 from app.store import Consent, EmbeddedStore
 from app.store.receipts import erasures_since
@@ -53,6 +54,23 @@ async def test_the_receipt_is_there_before_anything_is_deleted(
     assert (receipt.state, receipt.erased_at) == ("begun", None)
     erasures = await erasures_since(store.receipts, created_at)
     assert erasures.cover("default", "ada", created_at)
+
+
+async def test_an_erasure_counts_where_the_clock_was_set_back(
+    store: EmbeddedStore, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enrol(store, "default", "ada")
+    created_at = (await store.person("default", "ada")).created_at
+
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr(erasure, "datetime", SetBack)
+    await eraser.erase("default", "ada")
+    erasures = await erasures_since(store.receipts, created_at)
+    assert erasures.cover("default", "ada", created_at), "no backup brings her back"
 
 
 async def test_who_was_not_there_leaves_no_receipt(store: EmbeddedStore, eraser: Eraser) -> None:
