@@ -27,10 +27,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 _EXIF_ORIENTATION = 0x0112
 _EXIF_BLOCK_LIMIT = 1 << 20
+# Of these only the size counts, beside a flag that asks for colour; the ones for colour mean BGR.
 _REDUCED = {
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 
 # The limit is ours and comes before any decoding; Pillow's is a warning at twice the size.
@@ -147,17 +148,16 @@ class Photo:
         return self._decoded[reduction], 1 / reduction
 
     def _decode(self, reduction: int) -> Image:
-        flags = _REDUCED.get(reduction, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED.get(reduction, 0)
         try:
-            bgr = cv2.imdecode(np.frombuffer(self._data, np.uint8), flags)
+            image = cv2.imdecode(np.frombuffer(self._data, np.uint8), flags)
         except cv2.error:
-            bgr = None
-        if bgr is None:
+            image = None
+        if image is None:
             raise UnreadableImage(
                 f"The {self.header.format} image is corrupt or cut off; send the whole file."
             )
-        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        return np.ascontiguousarray(_upright(rgb, self.header.orientation), np.uint8)
+        return np.ascontiguousarray(_upright(image, self.header.orientation), np.uint8)
 
 
 def _upright(image: npt.NDArray[np.generic], orientation: int) -> npt.NDArray[np.generic]:

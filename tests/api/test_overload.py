@@ -95,6 +95,16 @@ def test_an_enrolment_is_not_refused_for_its_own_photos(tmp_path: Path, hopper: 
         assert answer.status_code == 201, answer.text
 
 
+def test_an_image_of_too_many_faces_is_refused(tmp_path: Path, hopper: bytes, group: bytes) -> None:
+    with running(tmp_path, limits={"max_faces_per_image": 1}) as client:
+        for path in ("/identify", "/detect", "/embed"):
+            refused = client.post(path, content=group, headers=JPEG)
+            assert (refused.status_code, refused.json()["code"]) == (422, "crowded_image")
+            assert "2 faces were found, and 1 may be in one image" in refused.json()["detail"]
+        assert client.post("/identify", content=hopper, headers=JPEG).status_code == 200
+        assert metric(client, 'faceid_rejected_images_total{code="crowded_image"}') == 3
+
+
 def test_a_client_that_has_gone_costs_no_inference(tmp_path: Path, hopper: bytes) -> None:
     request = (
         b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"

@@ -46,6 +46,18 @@ async def test_one_core_or_all_of_them_make_no_difference(crops: list[np.ndarray
 
 
 @pytest.mark.anyio
+async def test_a_photo_of_many_faces_keeps_no_other_waiting(crops: list[np.ndarray]) -> None:
+    pool = CorePool(1)
+    embedder = CpuEmbedder(SHIPPED_EMBEDDER, 1, pool)
+    crowd = asyncio.create_task(embedder.embed(crops[:1] * 12))
+    await asyncio.sleep(0)
+    await embedder.embed(crops[1:2])
+    assert not crowd.done()
+    assert len(await crowd) == 12
+    pool.close()
+
+
+@pytest.mark.anyio
 async def test_faces_for_the_gpu_travel_in_few_shapes(
     crops: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
