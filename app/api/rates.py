@@ -110,6 +110,17 @@ class Guesses:
             return TooManyRequests("Too many wrong keys came from here.", math.ceil(wait))
         return None
 
+    def headers(self, scope: Scope) -> dict[str, str]:
+        """As of `LimitClients`, of this limit."""
+        address = address_of(scope)
+        remaining = self._limiter.remaining(address)
+        seconds = math.ceil(self._limiter.seconds_to_full(address))
+        window = _GUESSES_AT_ONCE // _GUESSES_PER_SECOND
+        return {
+            "RateLimit": f'"guesses";r={remaining};t={seconds}',
+            "RateLimit-Policy": f'"guesses";q={_GUESSES_AT_ONCE};w={window}',
+        }
+
     def was_right(self, scope: Scope) -> None:
         self._limiter.give_back(address_of(scope))
 

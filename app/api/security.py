@@ -18,7 +18,7 @@ from app.api.parameters import only_known_parameters
 from app.api.problems import problem
 from app.api.rates import Guesses
 from app.auth import Key, KeyRing, Unproven
-from app.errors import FaceIdError, Forbidden, Unauthenticated
+from app.errors import FaceIdError, Forbidden, TooManyRequests, Unauthenticated
 
 About = Literal["gallery", "all", "none"]
 
@@ -151,7 +151,9 @@ class Authenticate:
         if scope["type"] == "http":
             error = await self._authenticate(scope)
             if error is not None:
-                await problem(error)(scope, receive, send)
+                is_limit = isinstance(error, TooManyRequests)
+                headers = self._guesses.headers(scope) if is_limit else None
+                await problem(error, headers)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

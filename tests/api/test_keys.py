@@ -235,9 +235,14 @@ def test_keys_change_without_a_restart(client: httpx.Client, keys: Keys) -> None
 def test_who_guesses_is_slowed_down(client: httpx.Client, keys: Keys) -> None:
     key, text = auth.create(keys.path, "test", ["enrol"])
     guess = text[:-1] + ("a" if text[-1] != "a" else "b")
-    statuses = [client.get("/persons", headers=bearer(guess)).status_code for _ in range(30)]
+    answers = [client.get("/persons", headers=bearer(guess)) for _ in range(30)]
+    statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {401, 429}
     assert statuses.count(401) < 25
+    slowed = answers[statuses.index(429)].headers
+    assert slowed["RateLimit"].startswith('"guesses";r=0;t=')
+    assert slowed["RateLimit-Policy"] == '"guesses";q=20;w=20'
+    assert int(slowed["Retry-After"]) >= 1
     # Keys that were used before go on.
     assert client.get("/persons", headers=bearer(keys.make("enrol"))).status_code == 200
     auth.revoke(keys.path, key.id)
