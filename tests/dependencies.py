@@ -1,9 +1,11 @@
-"""What a plain installation of faceid brings with it, and under which licences.
+"""What faceid brings with it, and under which licences.
 
     python -m tests.dependencies licences     a table
     python -m tests.dependencies sbom         a CycloneDX document on standard output
 
-Both read what is installed where they run, and of that only what faceid needs without its extras.
+Both read what is installed where they run, and of that what is in the image for the CPU: faceid with
+its extra `tracing`. The image for CUDA adds ONNX Runtime for it (MIT) and NVIDIA's libraries, under
+NVIDIA's terms.
 """
 
 import sys
@@ -48,7 +50,7 @@ def installed() -> dict[str, Package]:
     """faceid and all that it requires, by canonical name."""
     packages: dict[str, Package] = {}
     extras: dict[str, frozenset[str]] = {}
-    waiting = [Requirement("faceid")]
+    waiting = [Requirement("faceid[tracing]")]
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
