@@ -3,9 +3,9 @@
     python -m tests.dependencies licences     a table
     python -m tests.dependencies sbom         a CycloneDX document on standard output
 
-Both read what is installed where they run, and of that what is in the image for the CPU: faceid with
-its extra `tracing`. The image for CUDA adds ONNX Runtime for it (MIT) and NVIDIA's libraries, under
-NVIDIA's terms.
+Both read what is installed where they run, and of that what is in the image for the CPU: faceid
+with its extra `tracing`. The image for CUDA adds ONNX Runtime for it (MIT) and NVIDIA's libraries,
+under NVIDIA's terms.
 """
 
 import sys
