@@ -236,7 +236,7 @@ class PrivacySettings(_Section):
         ge=1,
         le=30 * 24 * 3600,
         description="How often persons who have expired are erased, and the files of the embedded "
-        "store rid of what was deleted.",
+        "store rid of what was deleted. The alert FaceidPurgeFails expects less than a day.",
     )
 
 
