@@ -77,8 +77,8 @@ class StoreSettings(_Section):
     hnsw_persons_per_ef: int = Field(
         400,
         ge=1,
-        description="Server: one candidate more for so many persons of the gallery, once that is "
-        "more than HNSW_MIN_EF.",
+        description="Server: one candidate for so many persons of the gallery in a shard, once "
+        "that is more than HNSW_MIN_EF.",
     )
     quantization: Literal["ram", "disk", "off"] = Field(
         "ram",
