@@ -77,8 +77,8 @@ class StoreSettings(_Section):
     hnsw_persons_per_ef: int = Field(
         400,
         ge=1,
-        description="Server: one candidate more for so many persons of the gallery, once that is "
-        "more than HNSW_MIN_EF.",
+        description="Server: one candidate for so many persons of the gallery in a shard, once "
+        "that is more than HNSW_MIN_EF.",
     )
     quantization: Literal["ram", "disk", "off"] = Field(
         "ram",
@@ -236,7 +236,7 @@ class PrivacySettings(_Section):
         ge=1,
         le=30 * 24 * 3600,
         description="How often persons who have expired are erased, and the files of the embedded "
-        "store rid of what was deleted.",
+        "store rid of what was deleted. The alert FaceidPurgeFails expects less than a day.",
     )
 
 

@@ -47,7 +47,7 @@ async def metrics(services: Injected) -> Response:
     collected = services.metrics
     try:
         galleries = await services.store.galleries()
-        carried = (await services.swap.carry.sizes())[1]
+        carried = await services.swap.carry.carried()
         collected.carried_faces.labels("embedded").set(carried.faces)
     except StoreUnavailable:
         galleries = {}

@@ -105,6 +105,7 @@ class VerifyAnswer(base.Schema):
                         {"x": 178.0, "y": 62.6, "width": 90.4, "height": 113.9},
                     ],
                     "model": "sface-2021dec",
+                    "calibration": "bf022c688f89",
                 }
             ]
         }

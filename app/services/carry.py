@@ -79,6 +79,15 @@ class CarryOver:
         self._reverse = Report()
         writer.on_mirrored = self._note
 
+    async def carried(self) -> GallerySize:
+        """What the other store holds, all galleries together; nothing where there is none.
+
+        Raises:
+            StoreUnavailable.
+        """
+        other = self._models.pair.other
+        return _sum({} if other is None else await other.store.galleries())
+
     async def sizes(self) -> tuple[GallerySize, GallerySize]:
         """What the active store holds, and the other one; all galleries together.
 
@@ -86,8 +95,8 @@ class CarryOver:
             StoreUnavailable.
         """
         pair = self._models.pair
-        other = {} if pair.other is None else await pair.other.store.galleries()
-        return _sum(await pair.active.store.galleries()), _sum(other)
+        carried = await self.carried()
+        return _sum(await pair.active.store.galleries()), carried
 
     def begin(self) -> None:
         """There is another model, or none any more."""

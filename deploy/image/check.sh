@@ -115,8 +115,10 @@ du -sh "$root/opt/faceid" "$root/srv/faceid" | sed "s|$root||"
 for unwanted in "$root"/usr/bin/{gcc,cc,make} "$root"/opt/faceid/lib/python3.11/site-packages/torch; do
     [[ ! -e $unwanted ]] || fail "this has no business there: ${unwanted#"$root"}"
 done
-config '{{range $key, $value := .Docker.Config.Labels}}{{$key}}={{$value}}{{println}}{{end}}' |
-    grep -E 'image\.(version=[0-9.]+|revision=[0-9a-f]{40})$'
+labels=$(config '{{range $key, $value := .Docker.Config.Labels}}{{$key}}={{$value}}{{println}}{{end}}')
+for label in 'version=[0-9.]+' 'revision=[0-9a-f]{40}'; do
+    grep -E "image\.$label\$" <<<"$labels" || fail "no label $label"
+done
 user=$(config '{{.Docker.Config.User}}')
 [[ $user =~ ^[1-9][0-9]*:[1-9][0-9]*$ ]] || fail "user $user"
 config '{{range .Docker.Config.Env}}{{println .}}{{end}}' >"$work/environment"

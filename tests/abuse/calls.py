@@ -46,10 +46,6 @@ def identify(client: httpx.Client, image: bytes) -> httpx.Response:
     return client.post("/identify", content=image, headers=_JPEG)
 
 
-def detect(client: httpx.Client, image: bytes) -> httpx.Response:
-    return client.post("/detect", content=image, headers=_JPEG)
-
-
 def verify(client: httpx.Client, person_id: str, image: bytes) -> httpx.Response:
     return client.post("/verify", files={"image": image}, data={"person_id": person_id})
 

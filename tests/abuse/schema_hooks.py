@@ -81,13 +81,15 @@ def after_call(_: object, case: schemathesis.Case, response: schemathesis.Respon
 def filter_failure(
     _: object, failure: Exception, case: schemathesis.Case, response: schemathesis.Response
 ) -> bool:
-    """Whether it is one. Four are not:
+    """Whether it is one. What the service could not answer always is; four others are not:
 
     a rate that the calibration does not know, which no schema can say and the answer does; bytes
     that are no model, likewise; a form with an empty array in it, which is sent as nothing, and so
     is not wrong; and a person who was
     deleted and has been enrolled since, which only the time of the record tells.
     """
+    if response.status_code >= 500:
+        return True
     unforeseen = {"unsupported_target", "unusable_model"}
     if response.status_code == 422 and response.json()["code"] in unforeseen:
         return False

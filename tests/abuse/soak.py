@@ -1,6 +1,6 @@
 """Thousands of mixed requests, with an eye on what the service keeps.
 
-    python -m tests.abuse.soak [--requests 20000] [--minutes 8]
+    python -m tests.abuse.soak [--requests 20000] [--minutes 15]
 
 Enrolling, identifying, verifying, listing, changing and deleting, by clients that check every
 answer and at the end everything that is stored.
@@ -76,7 +76,7 @@ def soak(service: Service, requests: int, minutes: float, every: int = _EVERY) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--minutes", type=float, default=15)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as service:
         found = soak(service, options.requests, options.minutes)

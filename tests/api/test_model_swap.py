@@ -73,6 +73,7 @@ def test_everybody_is_carried_over_and_found_by_the_new_model(
     enrol(client, "eileen", collins)
     found = carried(client)
     assert (found["persons"], found["faces"], found["awaiting"], found["lost"]) == (2, 2, 0, 0)
+    assert 'faceid_carried_faces{state="embedded"} 2.0' in client.get("/metrics").text
     assert who(client, group) == ({"grace", "eileen"}, OLD_NAME)
 
     assert switch(client).status_code == 200

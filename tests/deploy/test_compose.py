@@ -38,7 +38,7 @@ def test_every_image_is_built_here_or_pinned(services: Services) -> None:
             assert re.search(r":v?\d+\.\d+\.\d+", service["image"]), name
     version = re.search(r":v(\d+)\.(\d+)", services["qdrant"]["image"])
     assert version is not None
-    assert tuple(map(int, version.groups())) >= (1, 18)
+    assert tuple(map(int, version.groups())) >= (1, 19)
 
 
 def test_only_the_service_can_reach_qdrant(compose: dict[str, Any], services: Services) -> None:
@@ -79,6 +79,15 @@ def test_what_is_mounted_is_there(services: Services, root: Path) -> None:
                 assert target.endswith(":ro")
 
 
+def test_the_service_runs_under_one_of_two_profiles(services: Services, root: Path) -> None:
+    profiles = {name: s["profiles"] for name, s in services.items() if "profiles" in s}
+    assert profiles == {"faceid-cpu": ["cpu"], "faceid-gpu": ["gpu"]}
+    assert "COMPOSE_PROFILES=cpu" in (root / ".env.example").read_text().splitlines()
+    for name, device in (("faceid-cpu", "cpu"), ("faceid-gpu", "cuda")):
+        assert services[name]["environment"]["FACEID_MODEL__DEVICE"] == device
+        assert services[name]["build"]["args"]["VARIANT"] == device
+
+
 COMPOSE = shutil.which("docker-compose")
 
 
@@ -89,8 +98,8 @@ def test_compose_itself_accepts_it_once_there_are_keys(root: Path, tmp_path: Pat
     (tmp_path / "deploy").mkdir()
     shutil.copy(root / "deploy" / "secrets.sh", tmp_path / "deploy")
 
-    def config(*profile: str) -> subprocess.CompletedProcess[str]:
-        command = [str(COMPOSE), *profile, "config"]
+    def config() -> subprocess.CompletedProcess[str]:
+        command = [str(COMPOSE), "config"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     refused = config()
@@ -111,15 +120,14 @@ def test_compose_itself_accepts_it_once_there_are_keys(root: Path, tmp_path: Pat
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
     assert (tmp_path / "deploy" / "secrets").stat().st_mode & 0o077 == 0
 
-    for profile in ((), ("--profile", "gpu")):
-        accepted = config(*profile)
-        assert (accepted.returncode, accepted.stderr) == (0, "")
-        resolved = yaml.safe_load(accepted.stdout)["services"]
-        assert resolved["qdrant"]["environment"]["QDRANT__SERVICE__API_KEY"] == key[1]
-        for name in ("faceid-cpu", "faceid-gpu"):
-            environment = resolved[name]["environment"]
-            assert environment["FACEID_STORE__API_KEY"] == key[1]
-            assert environment["FACEID_STORE__URL"] == "http://qdrant:6333"
+    accepted = config()
+    assert (accepted.returncode, accepted.stderr) == (0, "")
+    resolved = yaml.safe_load(accepted.stdout)["services"]
+    assert resolved["qdrant"]["environment"]["QDRANT__SERVICE__API_KEY"] == key[1]
+    for name in ("faceid-cpu", "faceid-gpu"):
+        environment = resolved[name]["environment"]
+        assert environment["FACEID_STORE__API_KEY"] == key[1]
+        assert environment["FACEID_STORE__URL"] == "http://qdrant:6333"
 
 
 def test_git_never_sees_the_keys(root: Path) -> None:

@@ -29,8 +29,15 @@ def rules(deploy: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def panels(deploy: Path) -> list[dict[str, Any]]:
-    dashboard = json.loads((deploy / "grafana" / "dashboards" / "faceid.json").read_text())
+def dashboard(deploy: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(
+        (deploy / "grafana" / "dashboards" / "faceid.json").read_text()
+    )
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
@@ -55,6 +62,11 @@ def test_every_query_reads_what_is_there(
     for query in [rule["expr"] for rule in rules] + queries:
         assert series(query), query
         assert series(query) <= known, query
+
+
+def test_no_two_panels_share_an_id(dashboard: dict[str, Any]) -> None:
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids))
 
 
 def test_the_dashboard_shows_every_metric_of_our_own(
