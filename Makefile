@@ -40,7 +40,7 @@ fuzz: .venv/dev  ## Try the service with made-up requests and mutated images, 5 
 	$(BIN)/python -m tests.abuse.schema
 	$(BIN)/python -m tests.abuse.images
 
-soak: .venv/dev  ## Wear, overload, kill, starve and stop the service, 20 minutes
+soak: .venv/dev  ## Wear, overload, kill, starve and stop the service, 40 minutes
 	$(BIN)/python -m tests.abuse.soak
 	$(BIN)/python -m tests.abuse.overload
 	$(BIN)/python -m tests.abuse.crash

@@ -22,7 +22,7 @@ class VectorIndex:
     Attributes:
         m: links of a person in the HNSW graph of the gallery; 0: no graph, searches are scans.
         min_ef: candidates that a search of a graph keeps, at the least.
-        persons_per_ef: one more candidate for so many persons of the gallery in a shard, where that
+        persons_per_ef: one candidate for so many persons of the gallery in a shard, where that
             is more.
         quantization: where the templates' 4-bit codes are; `off`: there are none.
         oversampling: candidates by code that are scored exactly, for each person wanted.
