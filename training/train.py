@@ -60,6 +60,7 @@ STEPS_BETWEEN_POINTS = 10
 """Of the curves."""
 MOMENTUM = 0.9
 LEAST_PERSONS = 4
+_WAY_OUT = "The checkpoints before are good; a lower training.rate may help."
 
 
 def train(
@@ -91,7 +92,8 @@ def train(
     Raises:
         DataError, InvalidRecipe: the faces or the recipe cannot be trained with.
         InvalidCheckpoint: `last.pt` is of another run.
-        Diverged: the loss is not finite.
+        Diverged: the loss, its gradient or an embedding is not finite; the files are what they
+            were.
         NoSpace: the disk is full; the files are what they were.
         Interrupted: SIGINT or SIGTERM came; `last.pt` is written.
     """
@@ -223,7 +225,10 @@ def train(
         nonlocal best_figures
         # Later there is a bar already.
         vectors = embed(backbone, judged, place, None if step else "validating")
-        figures = judge(vectors, judged.labels, recipe.seed)
+        try:
+            figures = judge(vectors, judged.labels, recipe.seed)
+        except Diverged as error:
+            raise Diverged(f"{error} This was at step {step:,}. {_WAY_OUT}") from None
         name, value = score(figures)
         history["validation"].append([epoch, figures[name]])
         for figure, share in figures.items():
@@ -280,16 +285,15 @@ def train(
                 )
                 current = value.item()
                 if not math.isfinite(current):
-                    named = ", ".join(learnt.source(int(i)) for i in indices)
-                    raise Diverged(
-                        f"The loss is {current} at step {step:,} (epoch {epoch + 1}). The last "
-                        "checkpoint is good; a lower training.rate may help. The batch: "
-                        f"{named}."
-                    )
+                    raise _diverged(f"The loss is {current}", step, epoch, learnt, indices)
                 optimiser.zero_grad(set_to_none=True)
                 scaler.scale(value).backward()
                 scaler.unscale_(optimiser)
-                nn.utils.clip_grad_norm_(parameters, t.clip, foreach=True)
+                norm = nn.utils.clip_grad_norm_(parameters, t.clip, foreach=True).item()
+                # The scaler leaves out such a step by itself: its scale was too large.
+                if not (math.isfinite(norm) or halved):
+                    what = f"The norm of the gradient is {norm}"
+                    raise _diverged(what, step, epoch, learnt, indices)
                 if anchors:
                     _pull(backbone, anchors, t.stay_near)
                 scaler.step(optimiser)
@@ -392,6 +396,11 @@ def _rate(epochs_done: float, epochs: int, warm_up: float) -> float:
     if epochs_done < warm_up:
         return 0.01 + 0.99 * epochs_done / warm_up
     return 0.5 * (1 + math.cos(math.pi * (epochs_done - warm_up) / (epochs - warm_up)))
+
+
+def _diverged(what: str, step: int, epoch: int, faces: FaceSet, indices: Tensor) -> Diverged:
+    named = ", ".join(faces.source(int(i)) for i in indices)
+    return Diverged(f"{what} at step {step:,} (epoch {epoch + 1}). {_WAY_OUT} The batch: {named}.")
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from tests.unit.training.tiny import Tiny, TinyFaces, recipe
 from training import checkpoint, train
+from training.backbones import BACKBONES
 from training.errors import Diverged, Interrupted, InvalidCheckpoint, TooFewPersons, TrainingError
 from training.recipe import Recipe
 
@@ -243,6 +244,47 @@ def test_the_head_comes_first_and_statistics_stay(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"The loss is (nan|inf) at step [1-5] .*photo-\d+, photo-"):
         run(tmp_path, recipe(training={"rate": 1e30, "clip": 1e30, "warm_up": 0.0}))
+
+
+class Failing(Tiny):
+    """In the last step of the second epoch the loss is finite, and what follows from it is not."""
+
+    def __init__(self, part: str, begins: Callable[[], None]) -> None:
+        super().__init__(16)
+        self._part, self._begins, self._left = part, begins, 6
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        embeddings = super().forward(faces)
+        self._left -= self.training
+        if self.training and self._left == 0:
+            self._begins()
+            if self._part == "gradient":
+                embeddings.register_hook(lambda gradient: gradient * torch.nan)
+            else:
+                self.trunk[2].running_mean = torch.full((8,), torch.nan)
+        return embeddings
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("gradient", r"norm of the gradient is nan at step 5 \(epoch 2\).* photo-\d+, photo-"),
+        ("statistics", r"12 of 12 embeddings are not finite .* at step 6\."),
+    ],
+)
+def test_a_step_that_diverges_leaves_the_checkpoints_before(
+    part: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = {}
+
+    def read() -> None:
+        good.update({name: (tmp_path / name).read_bytes() for name in ("best.pt", "last.pt")})
+
+    monkeypatch.setitem(BACKBONES, "tiny", lambda *_: Failing(part, read))
+    with pytest.raises(Diverged, match=message):
+        run(tmp_path, recipe())
+    assert good == {name: (tmp_path / name).read_bytes() for name in ("best.pt", "last.pt")}
+    assert checkpoint.load(tmp_path / "last.pt").progress["position"] == [1, 0, 3]
 
 
 @pytest.mark.parametrize(
