@@ -152,7 +152,7 @@ def evaluate(
 ) -> None:
     """Measure an embedder, alone or beside another, with confidence intervals.
 
-    Of the faces a checkpoint was trained on, only the persons it held out are measured on.
+    Persons a checkpoint was trained on, by their names, are not measured on.
     """
     from training.data import open_faces
     from training.evaluation import run
@@ -171,7 +171,7 @@ def evaluate(
                 exported = _to_onnx(trained[-1], f"checkpoint-{number + 1}", "", "")
                 files[number].write_bytes(exported.SerializeToString())
         if trained and pairs is None and faces.suffix != ".bin":
-            judged = checkpoint.strangers(open_faces(faces), *trained)
+            judged = checkpoint.strangers(open_faces(faces), *trained, say=say)
         report = run(files[0], judged, baseline=[*files, None][1], pairs=pairs, output=output)
     say(report.verdict)
     say(f"{output / 'report.html'}, {output / 'report.json'}")
@@ -223,14 +223,14 @@ def export(
 ) -> None:
     """Turn a checkpoint into the file the service runs, calibrated, with its card.
 
-    Of the faces it was trained on, only the persons held out are calibrated on.
+    Persons it was trained on, by their names, are not calibrated on.
     """
     from training import checkpoint
     from training.data import open_faces
     from training.export.publish import publish
 
     loaded = checkpoint.load(trained)
-    strangers = checkpoint.strangers(open_faces(faces), loaded) if faces else None
+    strangers = checkpoint.strangers(open_faces(faces), loaded, say=say) if faces else None
     spec = publish(
         _to_onnx(loaded, name, licence, training_data),
         output,
@@ -317,6 +317,7 @@ def interpolate(
         alphas=alphas,
         device=device,
         report=judged.__setitem__,
+        say=say,
     )
     table(
         "Mixes, on persons held out",

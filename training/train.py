@@ -122,7 +122,8 @@ def train(
 
     # The backbone: random weights, or those to start from.
     torch.manual_seed(recipe.seed)
-    backbone = _start(recipe).to(place.device)
+    backbone, known_before = _start(recipe)
+    backbone.to(place.device)
 
     # Who is trained on, and who is held out. Labels are inspected with the starting weights.
     kept = _with_enough(faces, recipe.data.least_faces, say)
@@ -144,6 +145,7 @@ def train(
     train_on, held_out = split_persons(chosen.labels, recipe.data.held_out, recipe.seed)
     learnt, judged = subset(chosen, train_on), subset(chosen, held_out)
     unseen = torch.from_numpy(kept[held_out])
+    known = sorted({*known_before, *(set(faces.names) - set(judged.names))})
     say(
         f"{len(learnt):,} faces of {len(learnt.names):,} persons to train on, "
         f"{len(judged):,} of {len(judged.names):,} others to validate on; "
@@ -204,7 +206,9 @@ def train(
 
     def keep(path: Path, figures: dict[str, float], progress: Any = None) -> None:
         weights = _weights(backbone)
-        checkpoint.save(Checkpoint(recipe, weights, figures, faces_sha256, unseen, progress), path)
+        checkpoint.save(
+            Checkpoint(recipe, weights, figures, faces_sha256, unseen, known, progress), path
+        )
 
     def save(figures: dict[str, float]) -> None:
         if place.rank:
@@ -333,13 +337,15 @@ def train(
 # What the loop above is made of, in the order of its appearance.
 
 
-def _start(recipe: Recipe) -> Backbone:
+def _start(recipe: Recipe) -> tuple[Backbone, list[str]]:
+    """The network to begin with, and names of persons it knows."""
     model = recipe.model
     if model.start == "shipped":
-        return backbones.sface.load(dimension=model.dimension)
+        return backbones.sface.load(dimension=model.dimension), []
     if model.start == "random":
-        return backbones.build(model.backbone, model.dimension)
-    return checkpoint.build(model, checkpoint.load(Path(model.start)).weights, model.start)
+        return backbones.build(model.backbone, model.dimension), []
+    before = checkpoint.load(Path(model.start))
+    return checkpoint.build(model, before.weights, model.start), before.known or []
 
 
 def _with_enough(faces: FaceSet, least: int, say: Callable[[str], None]) -> IntArray:

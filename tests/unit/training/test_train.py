@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,7 @@ def test_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert checkpoint.load(tmp_path / "last.pt").figures["tar@far=1e-02"] == 0.7
     backbone = checkpoint.build(kept.recipe.model, kept.weights, "best.pt").eval()
     unseen = checkpoint.strangers(TinyFaces(), kept)
+    assert set(kept.known) == set(TinyFaces().names) - set(unseen.names)
     faces = torch.from_numpy(np.stack([unseen.read(i) for i in range(len(unseen))]))
     with torch.no_grad():
         again = functional.normalize(backbone(faces)).numpy()
@@ -227,7 +229,9 @@ def test_the_head_comes_first_and_statistics_stay(tmp_path: Path) -> None:
         model={"start": str(start), "frozen_batch_norm": True},
         training={"head_epochs": 1, "epochs": 1},
     )
-    before = checkpoint.load(start).weights
+    begun = checkpoint.load(start)
+    checkpoint.save(replace(begun, known=["Ann"]), start)
+    before = begun.weights
     means, validated = 36, 12  # faces read for class means, and for each validation
     with pytest.raises(Interrupted):
         run(tmp_path / "fine", chosen, Interrupting(at=means + validated + 25))
@@ -235,7 +239,9 @@ def test_the_head_comes_first_and_statistics_stay(tmp_path: Path) -> None:
     assert stage.progress["position"] == [0, 3, 3]
     moved = {name for name in before if not torch.equal(before[name], stage.weights[name])}
     assert moved == {"head.2.weight", "head.2.bias"}
-    end = checkpoint.load(run(tmp_path / "fine", chosen, resume=True)).weights
+    ended = checkpoint.load(run(tmp_path / "fine", chosen, resume=True))
+    assert ended.known == ["Ann", *begun.known]
+    end = ended.weights
     moved = {name for name in before if not torch.equal(before[name], end[name])}
     assert "trunk.1.weight" in moved
     assert not {name for name in moved if "running" in name}
