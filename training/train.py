@@ -16,7 +16,6 @@ Left in the output folder: `last.pt` to go on from, `best.pt` by the validation 
 import math
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
 from training import backbones, checkpoint, losses
 from training.backbones.cpu import keep_freed_memory
@@ -47,6 +45,8 @@ from training.errors import (
     TooFewPersons,
     TrainingError,
 )
+from training.events import Events
+from training.files import full_disk_explained
 from training.interruption import Stop
 from training.place import Place, choose
 from training.progress import TrainingBar
@@ -118,7 +118,8 @@ def train(
                 f"{last} was trained by another recipe: {changed}. Resume with that one, or choose "
                 "another folder."
             )
-    output.mkdir(parents=True, exist_ok=True)
+    with full_disk_explained(output):
+        output.mkdir(parents=True, exist_ok=True)
 
     # The backbone: random weights, or those to start from.
     torch.manual_seed(recipe.seed)
@@ -246,14 +247,14 @@ def train(
                 keep(best, figures)
         return figures
 
-    events: Any = SummaryWriter(output / "events", purge_step=step) if not place.rank else _Silent()
+    events = Events(output / "events", step) if not place.rank else _Silent()
     if before is None:
         validate()
 
     epochs = t.head_epochs + t.epochs
     saved = time.monotonic()
     bars = TrainingBar(epochs, t.batch_size, place.rank > 0)
-    with closing(events), Stop(place) as stop, bars as bar:
+    with Stop(place) as stop, bars as bar:
         wrapped: nn.Module | None = None
         while epoch < epochs:
             head_only = epoch < t.head_epochs
@@ -428,7 +429,6 @@ class _Silent:
     """Stands in for the writer of events in all processes but the first."""
 
     def add_scalar(self, *_: object) -> None: ...
-    def close(self) -> None: ...
 
 
 def _ignore(_: str) -> None: ...
