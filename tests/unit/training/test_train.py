@@ -17,7 +17,14 @@ from torch.nn import functional
 from tests.unit.training.tiny import Tiny, TinyFaces, recipe
 from training import checkpoint, train
 from training.backbones import BACKBONES
-from training.errors import Diverged, Interrupted, InvalidCheckpoint, TooFewPersons, TrainingError
+from training.errors import (
+    Diverged,
+    Interrupted,
+    InvalidCheckpoint,
+    InvalidFaces,
+    TooFewPersons,
+    TrainingError,
+)
 from training.recipe import Recipe
 
 ROOT = Path(__file__).parents[3]
@@ -318,6 +325,22 @@ def test_weights_of_another_architecture_are_no_start(tmp_path: Path) -> None:
     wider = recipe(model={"start": str(start), "dimension": 8})
     with pytest.raises(InvalidCheckpoint, match=r"head.2.bias is \(16,\), not \(8,\)"):
         run(tmp_path / "wider", wider)
+
+
+class Cut(TinyFaces):
+    """One of the faces is cut off."""
+
+    def read(self, index: int) -> np.ndarray:
+        if index == 40:
+            raise InvalidFaces(f"{self.source(index)} is corrupt or cut off; replace or delete it.")
+        return super().read(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_face_that_is_cut_off_is_named(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(InvalidFaces) as raised:
+        train.train(recipe(), Cut(), tmp_path, device="cpu", workers=workers, say=lambda _: None)
+    assert str(raised.value) == "photo-40 is corrupt or cut off; replace or delete it."
 
 
 def test_persons_with_one_face_are_no_use(tmp_path: Path) -> None:
