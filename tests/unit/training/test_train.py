@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.benchmarks import bench_train
 from tests.unit.training.tiny import Tiny, TinyFaces, recipe
 from training import checkpoint, train
 from training.backbones import BACKBONES
@@ -25,6 +26,8 @@ from training.errors import (
     TooFewPersons,
     TrainingError,
 )
+from training.place import choose
+from training.progress import TrainingBar
 from training.recipe import Recipe
 
 ROOT = Path(__file__).parents[3]
@@ -346,6 +349,13 @@ def test_a_face_that_is_cut_off_is_named(tmp_path: Path, workers: int) -> None:
 def test_persons_with_one_face_are_no_use(tmp_path: Path) -> None:
     with pytest.raises(TooFewPersons, match="0 of 9 persons have 2 faces"):
         run(tmp_path, recipe(), TinyFaces(persons=9, faces=1))
+
+
+def test_the_benchmark_measures_this_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_train, "WARM_UP", 2)
+    place = choose("cpu", "float32", 0, lambda _: None)
+    assert bench_train.measure_loop(TinyFaces(), place, recipe()) > 0
+    assert train.TrainingBar is TrainingBar
 
 
 def test_the_pull_to_the_start_is_the_gradient_of_a_quadratic() -> None:
