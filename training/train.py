@@ -7,7 +7,8 @@
 
 With several GPUs each takes its part of every batch; the embeddings are gathered, and every
 GPU computes the loss of the whole batch. So all losses, also those that compare faces with
-each other, give what they give on one.
+each other, give what they give on one where batch-norm statistics are frozen. Where they are
+not, each GPU normalises its part of a batch by that part's own.
 
 Left in the output folder: `last.pt` to go on from, `best.pt` by the validation figure,
 `curves.png`, and `events/` for TensorBoard.
