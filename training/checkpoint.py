@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from training import backbones
 from training.backbones.layers import Backbone
 from training.data import FaceSet, subset
-from training.errors import InvalidCheckpoint, InvalidRecipe
+from training.errors import InvalidCheckpoint, InvalidRecipe, TooFewPersons
 from training.files import write
 from training.recipe import Model, Recipe, parse
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, FORMAT)  # the first does not say whom it knows
 _SHOWN = 4
 
 
@@ -32,6 +34,8 @@ class Checkpoint:
         figures: of these weights on the persons held out, by name; none within an epoch.
         faces_sha256: digest of the labelled faces it was trained on, see `digest`.
         held_out: which of them it was not trained but validated on, (n,) int64.
+        known: names of the other persons, those left out included, who may be somebody trained
+            on under another name; None in a file that does not say.
         progress: what `train` needs to go on; None where nobody is to go on from.
     """
 
@@ -40,6 +44,7 @@ class Checkpoint:
     figures: dict[str, float]
     faces_sha256: str
     held_out: Tensor
+    known: list[str] | None
     progress: dict[str, Any] | None = None
 
 
@@ -58,6 +63,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
             "figures": checkpoint.figures,
             "faces_sha256": checkpoint.faces_sha256,
             "held_out": checkpoint.held_out,
+            # Names of folders may not be UTF-8; JSON escapes what is not.
+            "known": json.dumps(checkpoint.known),
             "progress": checkpoint.progress,
         },
         buffer,
@@ -76,13 +83,13 @@ def load(path: Path) -> Checkpoint:
         raise InvalidCheckpoint(f"{path}: {error.strerror}.") from None
     try:
         content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
-        if content["format"] != FORMAT:
+        if (version := content.pop("format")) not in _READABLE:
             raise InvalidCheckpoint(
-                f"{path} has format {content['format']}; this version reads {FORMAT}."
+                f"{path} has format {version}; this version reads up to {FORMAT}."
             )
-        del content["format"]
         recipe = parse(json.loads(content.pop("recipe")), str(path))
-        return Checkpoint(recipe=recipe, **content)
+        known = json.loads(content.pop("known", "null"))
+        return Checkpoint(recipe=recipe, known=known, **content)
     except InvalidRecipe as error:
         raise InvalidCheckpoint(f"{error}\nIt was written by another version.") from None
     except (OSError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError, ValueError):
@@ -95,16 +102,41 @@ def digest(faces: FaceSet) -> str:
     return hashlib.sha256(names + faces.labels.tobytes()).hexdigest()
 
 
-def strangers(faces: FaceSet, *trained: Checkpoint) -> FaceSet:
-    """Those of `faces` whose persons none of these was trained on.
+def strangers(faces: FaceSet, *trained: Checkpoint, say: Callable[[str], None] = print) -> FaceSet:
+    """Those of `faces` whose persons none of these was trained on, by their names.
 
-    All, if they are not the faces they were trained on: then nobody here can know.
+    Args:
+        say: told, in a line, who is left out, or that nobody is.
+
+    Raises:
+        TooFewPersons: nobody remains.
     """
     sha256 = digest(faces)
     unseen = np.arange(len(faces))
+    silent = False
     for checkpoint in trained:
         if checkpoint.faces_sha256 == sha256:
             unseen = np.intersect1d(unseen, checkpoint.held_out.numpy())
+        else:
+            silent |= checkpoint.known is None
+        known = set(checkpoint.known or ())
+        strange = np.array([name not in known for name in faces.names])
+        unseen = unseen[strange[faces.labels[unseen]]]
+    persons, left = len(faces.names), len(np.unique(faces.labels[unseen]))
+    if not left:
+        raise TooFewPersons(
+            f"All {persons:,} persons bear names of people the checkpoint was trained on. If they "
+            "are others, rename them."
+        )
+    if left < persons:
+        say(f"{persons - left:,} of {persons:,} persons are left out: the checkpoint knows them.")
+    elif not silent:
+        say(f"None of the {persons:,} persons bears a name that the checkpoint knows.")
+    if silent:
+        say(
+            "Warning: a checkpoint of an earlier version does not say whom it was trained on, and "
+            "it was not exactly on these faces. Whom it knows of them is not left out."
+        )
     return subset(faces, unseen)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from app.models.spec import EmbedderSpec
     from training.checkpoint import Checkpoint
-    from training.data import FaceSet
+    from training.data import FaceSet, Pairs
 
 app = typer.Typer(
     help="Train a face embedder and bring it into the form the service runs.\n\n"
@@ -152,14 +152,16 @@ def evaluate(
 ) -> None:
     """Measure an embedder, alone or beside another, with confidence intervals.
 
-    Of the faces a checkpoint was trained on, only the persons it held out are measured on.
+    Persons a checkpoint was trained on, by their names, are not measured on; pairs of them are
+    refused.
     """
-    from training.data import open_faces
+    from training.data import open_faces, open_pairs
     from training.evaluation import run
 
     files = [model] if baseline is None else [model, baseline]
     trained = []
     judged: Path | FaceSet = faces
+    listed: Path | Pairs | None = pairs
     with tempfile.TemporaryDirectory() as folder:
         for number, file in enumerate(files):
             if file.suffix == ".pt":
@@ -170,9 +172,10 @@ def evaluate(
                 files[number] = Path(folder, f"{number}-{file.stem}.onnx")
                 exported = _to_onnx(trained[-1], f"checkpoint-{number + 1}", "", "")
                 files[number].write_bytes(exported.SerializeToString())
-        if trained and pairs is None and faces.suffix != ".bin":
-            judged = checkpoint.strangers(open_faces(faces), *trained)
-        report = run(files[0], judged, baseline=[*files, None][1], pairs=pairs, output=output)
+        if trained and faces.suffix != ".bin":
+            judged = checkpoint.strangers(open_faces(faces), *trained, say=say)
+            listed = pairs and open_pairs(pairs, faces)
+        report = run(files[0], judged, baseline=[*files, None][1], pairs=listed, output=output)
     say(report.verdict)
     say(f"{output / 'report.html'}, {output / 'report.json'}")
 
@@ -223,14 +226,14 @@ def export(
 ) -> None:
     """Turn a checkpoint into the file the service runs, calibrated, with its card.
 
-    Of the faces it was trained on, only the persons held out are calibrated on.
+    Persons it was trained on, by their names, are not calibrated on.
     """
     from training import checkpoint
     from training.data import open_faces
     from training.export.publish import publish
 
     loaded = checkpoint.load(trained)
-    strangers = checkpoint.strangers(open_faces(faces), loaded) if faces else None
+    strangers = checkpoint.strangers(open_faces(faces), loaded, say=say) if faces else None
     spec = publish(
         _to_onnx(loaded, name, licence, training_data),
         output,
@@ -317,6 +320,7 @@ def interpolate(
         alphas=alphas,
         device=device,
         report=judged.__setitem__,
+        say=say,
     )
     table(
         "Mixes, on persons held out",

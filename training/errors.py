@@ -12,7 +12,7 @@
     ├── InvalidRecipe       an unknown key, or a value that is not allowed
     ├── InvalidCheckpoint   not a checkpoint of ours, or of another architecture
     ├── NoSpace             a file could not be written in full; the one before it is intact
-    ├── Diverged            the loss is not finite
+    ├── Diverged            the loss, its gradient or an embedding is not finite
     ├── Interrupted         somebody asked to stop; what is to be known then is said
     ├── UnusableService     what is to be evaluated does not answer, refuses, or cannot decide
     ├── InvalidSource       a foreign model that cannot be brought into the service's form

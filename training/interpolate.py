@@ -31,15 +31,16 @@ def interpolate(
     alphas: Sequence[float],
     device: str = "auto",
     report: Callable[[float, dict[str, float]], None],
+    say: Callable[[str], None] = print,
 ) -> float:
     """Judge the mixes (1 - alpha) * start + alpha * end, and write the best as a checkpoint.
 
     Args:
         start: a checkpoint, or an ONNX file of SFace.
-        end: a checkpoint; of the faces it was trained on, mixes are judged on the persons it
-            held out.
+        end: a checkpoint; mixes are judged on the persons neither was trained on.
         alphas: 0 to 1 each.
         report: told alpha and the figures of each mix.
+        say: told who is left out, in a line.
 
     Returns:
         The alpha that was written.
@@ -47,6 +48,7 @@ def interpolate(
     Raises:
         InvalidCheckpoint: one is damaged, or they are of two architectures.
         DataError, Unresolvable: the faces cannot be used.
+        Diverged: a mix gives embeddings that are not finite.
         NoSpace: the disk is full.
     """
     ended = checkpoint.load(end)
@@ -59,9 +61,11 @@ def interpolate(
         started = known[-1].weights
     checkpoint.fill(backbone, started, f"{start} and {end} are of two architectures")
 
-    place = choose(device, "float32", None, print)
+    place = choose(device, "float32", None, say)
     backbone.to(place.device)
-    judged = checkpoint.strangers(faces, *known)
+    judged = checkpoint.strangers(faces, *known, say=say)
+    # Whom either knows, the mix knows.
+    knows = ended.known and sorted({name for part in known for name in part.known or ()})
     best: Checkpoint | None = None
     chosen = 0.0
     for alpha in alphas:
@@ -74,7 +78,9 @@ def interpolate(
         if best is None or score(figures)[1] > score(best.figures)[1]:
             about = f"{ended.recipe.about}; {alpha:.0%} of the way there from {start.name}"
             recipe = ended.recipe.model_copy(update={"about": about})
-            best = replace(ended, recipe=recipe, weights=weights, figures=figures, progress=None)
+            best = replace(
+                ended, recipe=recipe, weights=weights, figures=figures, known=knows, progress=None
+            )
             chosen = alpha
     assert best is not None
     checkpoint.save(best, output)

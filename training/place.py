@@ -2,18 +2,18 @@
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from training.backbones.cpu import has_bfloat16
-from training.data.dataset import TrainingFaces
-from training.errors import TrainingError
+from training.data.dataset import Item, TrainingFaces
+from training.errors import DataError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,45 @@ class Place:
         dtype = getattr(torch, self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
-    def loader(self, dataset: TrainingFaces, batches: Sequence[list[int]]) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
+    def loader(self, dataset: TrainingFaces, batches: Sequence[list[int]]) -> Iterator[Any]:
+        """Batches of the items at these indices.
+
+        Raises:
+            DataError: a face cannot be read.
+        """
+        read = DataLoader(
+            _ErrorsReturned(dataset),
             batch_sampler=batches,
             num_workers=min(self.workers, len(batches)),
+            collate_fn=_collate,
             pin_memory=not self.on_cpu,
             worker_init_fn=_begin_worker,
         )
+        for batch in read:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+class _ErrorsReturned(Dataset[Item]):
+    """Raised in a process that reads faces, an error would come with that process's traceback
+    in its text."""
+
+    def __init__(self, faces: TrainingFaces) -> None:
+        self._faces = faces
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def __getitems__(self, indices: list[int]) -> list[Item] | DataError:
+        try:
+            return [self._faces[i] for i in indices]
+        except DataError as error:
+            return error
+
+
+def _collate(read: list[Item] | DataError) -> Any:
+    return read if isinstance(read, DataError) else default_collate(read)
 
 
 def choose(device: str, precision: str, workers: int | None, say: Callable[[str], None]) -> Place:

@@ -7,7 +7,8 @@
 
 With several GPUs each takes its part of every batch; the embeddings are gathered, and every
 GPU computes the loss of the whole batch. So all losses, also those that compare faces with
-each other, give what they give on one.
+each other, give what they give on one where batch-norm statistics are frozen. Where they are
+not, each GPU normalises its part of a batch by that part's own.
 
 Left in the output folder: `last.pt` to go on from, `best.pt` by the validation figure,
 `curves.png`, and `events/` for TensorBoard.
@@ -16,7 +17,6 @@ Left in the output folder: `last.pt` to go on from, `best.pt` by the validation 
 import math
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
 from training import backbones, checkpoint, losses
 from training.backbones.cpu import keep_freed_memory
@@ -47,6 +46,8 @@ from training.errors import (
     TooFewPersons,
     TrainingError,
 )
+from training.events import Events
+from training.files import full_disk_explained
 from training.interruption import Stop
 from training.place import Place, choose
 from training.progress import TrainingBar
@@ -60,6 +61,7 @@ STEPS_BETWEEN_POINTS = 10
 """Of the curves."""
 MOMENTUM = 0.9
 LEAST_PERSONS = 4
+_WAY_OUT = "The checkpoints before are good; a lower training.rate may help."
 
 
 def train(
@@ -91,7 +93,8 @@ def train(
     Raises:
         DataError, InvalidRecipe: the faces or the recipe cannot be trained with.
         InvalidCheckpoint: `last.pt` is of another run.
-        Diverged: the loss is not finite.
+        Diverged: the loss, its gradient or an embedding is not finite; the files are what they
+            were.
         NoSpace: the disk is full; the files are what they were.
         Interrupted: SIGINT or SIGTERM came; `last.pt` is written.
     """
@@ -116,11 +119,13 @@ def train(
                 f"{last} was trained by another recipe: {changed}. Resume with that one, or choose "
                 "another folder."
             )
-    output.mkdir(parents=True, exist_ok=True)
+    with full_disk_explained(output):
+        output.mkdir(parents=True, exist_ok=True)
 
     # The backbone: random weights, or those to start from.
     torch.manual_seed(recipe.seed)
-    backbone = _start(recipe).to(place.device)
+    backbone, known_before = _start(recipe)
+    backbone.to(place.device)
 
     # Who is trained on, and who is held out. Labels are inspected with the starting weights.
     kept = _with_enough(faces, recipe.data.least_faces, say)
@@ -142,6 +147,7 @@ def train(
     train_on, held_out = split_persons(chosen.labels, recipe.data.held_out, recipe.seed)
     learnt, judged = subset(chosen, train_on), subset(chosen, held_out)
     unseen = torch.from_numpy(kept[held_out])
+    known = sorted({*known_before, *(set(faces.names) - set(judged.names))})
     say(
         f"{len(learnt):,} faces of {len(learnt.names):,} persons to train on, "
         f"{len(judged):,} of {len(judged.names):,} others to validate on; "
@@ -202,7 +208,9 @@ def train(
 
     def keep(path: Path, figures: dict[str, float], progress: Any = None) -> None:
         weights = _weights(backbone)
-        checkpoint.save(Checkpoint(recipe, weights, figures, faces_sha256, unseen, progress), path)
+        checkpoint.save(
+            Checkpoint(recipe, weights, figures, faces_sha256, unseen, known, progress), path
+        )
 
     def save(figures: dict[str, float]) -> None:
         if place.rank:
@@ -223,7 +231,10 @@ def train(
         nonlocal best_figures
         # Later there is a bar already.
         vectors = embed(backbone, judged, place, None if step else "validating")
-        figures = judge(vectors, judged.labels, recipe.seed)
+        try:
+            figures = judge(vectors, judged.labels, recipe.seed)
+        except Diverged as error:
+            raise Diverged(f"{error} This was at step {step:,}. {_WAY_OUT}") from None
         name, value = score(figures)
         history["validation"].append([epoch, figures[name]])
         for figure, share in figures.items():
@@ -237,14 +248,14 @@ def train(
                 keep(best, figures)
         return figures
 
-    events: Any = SummaryWriter(output / "events", purge_step=step) if not place.rank else _Silent()
+    events = Events(output / "events", step) if not place.rank else _Silent()
     if before is None:
         validate()
 
     epochs = t.head_epochs + t.epochs
     saved = time.monotonic()
     bars = TrainingBar(epochs, t.batch_size, place.rank > 0)
-    with closing(events), Stop(place) as stop, bars as bar:
+    with Stop(place) as stop, bars as bar:
         wrapped: nn.Module | None = None
         while epoch < epochs:
             head_only = epoch < t.head_epochs
@@ -280,16 +291,15 @@ def train(
                 )
                 current = value.item()
                 if not math.isfinite(current):
-                    named = ", ".join(learnt.source(int(i)) for i in indices)
-                    raise Diverged(
-                        f"The loss is {current} at step {step:,} (epoch {epoch + 1}). The last "
-                        "checkpoint is good; a lower training.rate may help. The batch: "
-                        f"{named}."
-                    )
+                    raise _diverged(f"The loss is {current}", step, epoch, learnt, indices)
                 optimiser.zero_grad(set_to_none=True)
                 scaler.scale(value).backward()
                 scaler.unscale_(optimiser)
-                nn.utils.clip_grad_norm_(parameters, t.clip, foreach=True)
+                norm = nn.utils.clip_grad_norm_(parameters, t.clip, foreach=True).item()
+                # The scaler leaves out such a step by itself: its scale was too large.
+                if not (math.isfinite(norm) or halved):
+                    what = f"The norm of the gradient is {norm}"
+                    raise _diverged(what, step, epoch, learnt, indices)
                 if anchors:
                     _pull(backbone, anchors, t.stay_near)
                 scaler.step(optimiser)
@@ -329,13 +339,15 @@ def train(
 # What the loop above is made of, in the order of its appearance.
 
 
-def _start(recipe: Recipe) -> Backbone:
+def _start(recipe: Recipe) -> tuple[Backbone, list[str]]:
+    """The network to begin with, and names of persons it knows."""
     model = recipe.model
     if model.start == "shipped":
-        return backbones.sface.load(dimension=model.dimension)
+        return backbones.sface.load(dimension=model.dimension), []
     if model.start == "random":
-        return backbones.build(model.backbone, model.dimension)
-    return checkpoint.build(model, checkpoint.load(Path(model.start)).weights, model.start)
+        return backbones.build(model.backbone, model.dimension), []
+    before = checkpoint.load(Path(model.start))
+    return checkpoint.build(model, before.weights, model.start), before.known or []
 
 
 def _with_enough(faces: FaceSet, least: int, say: Callable[[str], None]) -> IntArray:
@@ -394,6 +406,11 @@ def _rate(epochs_done: float, epochs: int, warm_up: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (epochs_done - warm_up) / (epochs - warm_up)))
 
 
+def _diverged(what: str, step: int, epoch: int, faces: FaceSet, indices: Tensor) -> Diverged:
+    named = ", ".join(faces.source(int(i)) for i in indices)
+    return Diverged(f"{what} at step {step:,} (epoch {epoch + 1}). {_WAY_OUT} The batch: {named}.")
+
+
 @torch.no_grad()
 def _pull(backbone: nn.Module, anchors: list[Tensor], strength: float) -> None:
     """Add the gradient of strength / 2 * |weights - anchors|^2."""
@@ -413,7 +430,6 @@ class _Silent:
     """Stands in for the writer of events in all processes but the first."""
 
     def add_scalar(self, *_: object) -> None: ...
-    def close(self) -> None: ...
 
 
 def _ignore(_: str) -> None: ...

@@ -5,7 +5,7 @@ from contextlib import suppress
 import numpy as np
 import numpy.typing as npt
 
-from training.errors import Unresolvable
+from training.errors import Diverged, Unresolvable
 from training.evaluation import Verification, all_pairs, distances, search
 from training.evaluation.identification import draw_split, mean_over_draws
 
@@ -28,8 +28,15 @@ def judge(embeddings: FloatArray, labels: IntArray, seed: int) -> dict[str, floa
         "fnir@fpir=..." at those that every one of `GALLERIES` draws does, their mean.
 
     Raises:
+        Diverged: an embedding is not finite or has no direction.
         Unresolvable: there are no two faces of one person, or faces of one person only.
     """
+    lengths = np.linalg.norm(embeddings, axis=1)
+    useless = int((~(np.isfinite(lengths) & (lengths > 0))).sum())
+    if useless:
+        raise Diverged(
+            f"{useless:,} of {len(embeddings):,} embeddings are not finite or have no direction."
+        )
     first, second = all_pairs(labels, seed)
     verification = Verification(
         distances(embeddings, first, second, "cosine"), labels[first] == labels[second]

@@ -29,6 +29,7 @@ from training.backbones import sface
 from training.backbones.cpu import keep_freed_memory
 from training.data import FaceSet, open_faces, subset
 from training.place import Place, choose
+from training.progress import TrainingBar
 
 LEAST_RATIO = {"cpu": 0.85, "cuda": 0.8}
 PERSONS, FACES = 50, 60
@@ -80,18 +81,24 @@ def measure_loop(faces: FaceSet, place: Place, recipe: recipes.Recipe) -> float:
     """Faces a second, from the end of step `WARM_UP` to the last of the first epoch."""
     ends: list[float] = []
 
-    class Watch(train._Bar):
+    class Watch(TrainingBar):
         def advance(self, epoch: int, done: int, batches: int, loss: float) -> None:
             super().advance(epoch, done, batches, loss)
             ends.append(_now(place))
 
-    before = train._Bar
-    train._Bar = Watch  # type: ignore[misc]
+    train.TrainingBar = Watch  # type: ignore[misc]
     try:
         with tempfile.TemporaryDirectory() as output:
-            train.train(recipe, faces, Path(output), device=place.device.type, say=_ignore)
+            train.train(
+                recipe,
+                faces,
+                Path(output),
+                device=place.device.type,
+                workers=place.workers,
+                say=_ignore,
+            )
     finally:
-        train._Bar = before  # type: ignore[misc]
+        train.TrainingBar = TrainingBar  # type: ignore[misc]
     steps = len(ends) - WARM_UP
     return steps * recipe.training.batch_size / (ends[-1] - ends[WARM_UP - 1])
 

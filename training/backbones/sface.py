@@ -80,10 +80,12 @@ def load(
             layer and the batch normalisation after it as they are initialised.
 
     Raises:
-        InvalidCheckpoint: the file is not ONNX, or of another architecture.
+        InvalidCheckpoint: the file cannot be read, is not ONNX, or of another architecture.
     """
     try:
         proto = onnx.load(path)
+    except OSError as error:
+        raise InvalidCheckpoint(f"{path}: {error.strerror}.") from None
     except DecodeError:
         raise InvalidCheckpoint(f"{path} is not an ONNX file.") from None
     graph.fold_constants(proto)

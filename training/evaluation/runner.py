@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.data import Faces, FaceSet, open_faces, open_pairs, read_bin
+from training.data import Faces, FaceSet, Pairs, open_faces, open_pairs, read_bin
 from training.errors import InvalidPairs
 from training.evaluation.embedder import Embedder, FloatArray, embed_faces, open_embedder
 from training.evaluation.evaluate import RESAMPLES, compile_report, measure_faces, measure_pairs
@@ -16,7 +16,7 @@ def run(
     faces: FaceSet | Path,
     *,
     baseline: Path | None = None,
-    pairs: Path | None = None,
+    pairs: Path | Pairs | None = None,
     output: Path,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -28,7 +28,8 @@ def run(
         model, baseline: canonical ONNX files.
         faces: labelled faces or what `open_faces` opens, or else one of InsightFace's `.bin`
             files: pairs, and nothing but pairs.
-        pairs: a list in LFW's format of pairs of these faces, which have to be in folders.
+        pairs: a list in LFW's format of pairs of these faces, which have to be in folders; or
+            what `open_pairs` gave for the folder that `faces` are a part of.
         output: folder; made if it is not there.
 
     Raises:
@@ -52,17 +53,17 @@ def run(
         size = len(listed.faces), 0
     else:
         labelled = open_faces(faces) if isinstance(faces, Path) else faces
+        if isinstance(pairs, Path):
+            if not isinstance(faces, Path):
+                raise InvalidPairs("A list of pairs needs the folder its faces are in.")
+            pairs = open_pairs(pairs, faces)
+        rows = [] if pairs is None else _find(pairs, labelled)
         embeddings = embed(labelled)
         sections = measure_faces(embeddings, labelled.labels, seed, resamples, progress)
         size = len(labelled), len(labelled.names)
         if pairs is not None:
-            if not isinstance(faces, Path):
-                raise InvalidPairs("A list of pairs needs the folder its faces are in.")
-            listed = open_pairs(pairs, faces)
-            places = {labelled.source(i): i for i in range(len(labelled))}
-            rows = [places[listed.faces.source(i)] for i in range(len(listed.faces))]
             chosen = [part[rows] for part in embeddings]
-            sections += measure_pairs(chosen, listed, seed, resamples, progress)
+            sections += measure_pairs(chosen, pairs, seed, resamples, progress)
 
     dataset = faces.name if isinstance(faces, Path) else "labelled faces"
     report = compile_report(about, sections, dataset, size, seed, resamples)
@@ -71,6 +72,20 @@ def run(
         partial.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
     write_html(report, output / "report.html")
     return report
+
+
+def _find(pairs: Pairs, labelled: FaceSet) -> list[int]:
+    """Where the faces of the pairs are among those that are judged."""
+    places = {labelled.source(i): i for i in range(len(labelled))}
+    sources = [pairs.faces.source(i) for i in range(len(pairs.faces))]
+    missing = [source for source in sources if source not in places]
+    if missing:
+        raise InvalidPairs(
+            f"{len(missing):,} of {len(sources):,} faces in the list of pairs are not judged, as "
+            "the model knows their persons or they were left out as mislabelled; the first is "
+            f"{missing[0]}. Take their pairs out of the list."
+        )
+    return [places[source] for source in sources]
 
 
 def _describe(files: list[Path], embedders: list[Embedder]) -> list[Model]:

@@ -56,6 +56,21 @@ def test_from_faces_to_a_model_file(
     assert call(monkeypatch, "evaluate", run / "best.pt", folder, "--output", report) == 1
     assert "2 persons with a second face" in capsys.readouterr().err  # those held out
 
+    known = checkpoint.load(run / "best.pt").known
+    held_out = sorted({path.name for path in folder.iterdir()} - set(known))
+    pairs = tmp_path / "pairs.txt"
+    for (one, other), message in (
+        (held_out, "2 persons with a second face"),
+        (known[:2], "are not judged, as the model knows their persons"),
+    ):
+        a, b = (
+            sorted(path.stem for path in (folder / person).iterdir()) for person in (one, other)
+        )
+        pairs.write_text(f"1\n{one} {a[0]} {a[1]}\n{one} {a[0]} {other} {b[0]}\n")
+        words = ["--pairs", pairs, "--output", report]
+        assert call(monkeypatch, "evaluate", run / "best.pt", folder, *words) == 1
+        assert message in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("words", "message"),

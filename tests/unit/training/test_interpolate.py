@@ -13,7 +13,10 @@ from training.errors import InvalidCheckpoint
 
 def test_the_best_mix_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held_out = torch.arange(6, 18)
-    ends = [a_checkpoint(weights=Tiny(16).state_dict(), held_out=held_out) for _ in range(2)]
+    ends = [
+        a_checkpoint(weights=Tiny(16).state_dict(), held_out=held_out, known=known)
+        for known in (["person-0", "person-7"], ["person-0", "person-3"])
+    ]
     for name, end in zip("ab", ends, strict=True):
         checkpoint.save(end, tmp_path / f"{name}.pt")
     shares = iter([0.5, 0.7, 0.9, 0.8, 0.6])
@@ -41,6 +44,7 @@ def test_the_best_mix_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     written = checkpoint.load(tmp_path / "mix.pt")
     assert written.figures == rows[0.5]
     assert written.progress is None
+    assert written.known == ["person-0", "person-3", "person-7"]
     assert written.recipe.about == "tiny; 50% of the way there from a.pt"
     a, b = (end.weights for end in ends)
     for name, value in written.weights.items():

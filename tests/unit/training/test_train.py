@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,20 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.benchmarks import bench_train
 from tests.unit.training.tiny import Tiny, TinyFaces, recipe
 from training import checkpoint, train
-from training.errors import Diverged, Interrupted, InvalidCheckpoint, TooFewPersons, TrainingError
+from training.backbones import BACKBONES
+from training.errors import (
+    Diverged,
+    Interrupted,
+    InvalidCheckpoint,
+    InvalidFaces,
+    TooFewPersons,
+    TrainingError,
+)
+from training.place import choose
+from training.progress import TrainingBar
 from training.recipe import Recipe
 
 ROOT = Path(__file__).parents[3]
@@ -214,6 +226,7 @@ def test_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert checkpoint.load(tmp_path / "last.pt").figures["tar@far=1e-02"] == 0.7
     backbone = checkpoint.build(kept.recipe.model, kept.weights, "best.pt").eval()
     unseen = checkpoint.strangers(TinyFaces(), kept)
+    assert set(kept.known) == set(TinyFaces().names) - set(unseen.names)
     faces = torch.from_numpy(np.stack([unseen.read(i) for i in range(len(unseen))]))
     with torch.no_grad():
         again = functional.normalize(backbone(faces)).numpy()
@@ -226,7 +239,9 @@ def test_the_head_comes_first_and_statistics_stay(tmp_path: Path) -> None:
         model={"start": str(start), "frozen_batch_norm": True},
         training={"head_epochs": 1, "epochs": 1},
     )
-    before = checkpoint.load(start).weights
+    begun = checkpoint.load(start)
+    checkpoint.save(replace(begun, known=["Ann"]), start)
+    before = begun.weights
     means, validated = 36, 12  # faces read for class means, and for each validation
     with pytest.raises(Interrupted):
         run(tmp_path / "fine", chosen, Interrupting(at=means + validated + 25))
@@ -234,7 +249,9 @@ def test_the_head_comes_first_and_statistics_stay(tmp_path: Path) -> None:
     assert stage.progress["position"] == [0, 3, 3]
     moved = {name for name in before if not torch.equal(before[name], stage.weights[name])}
     assert moved == {"head.2.weight", "head.2.bias"}
-    end = checkpoint.load(run(tmp_path / "fine", chosen, resume=True)).weights
+    ended = checkpoint.load(run(tmp_path / "fine", chosen, resume=True))
+    assert ended.known == ["Ann", *begun.known]
+    end = ended.weights
     moved = {name for name in before if not torch.equal(before[name], end[name])}
     assert "trunk.1.weight" in moved
     assert not {name for name in moved if "running" in name}
@@ -243,6 +260,47 @@ def test_the_head_comes_first_and_statistics_stay(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"The loss is (nan|inf) at step [1-5] .*photo-\d+, photo-"):
         run(tmp_path, recipe(training={"rate": 1e30, "clip": 1e30, "warm_up": 0.0}))
+
+
+class Failing(Tiny):
+    """In the last step of the second epoch the loss is finite, and what follows from it is not."""
+
+    def __init__(self, part: str, begins: Callable[[], None]) -> None:
+        super().__init__(16)
+        self._part, self._begins, self._left = part, begins, 6
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        embeddings = super().forward(faces)
+        self._left -= self.training
+        if self.training and self._left == 0:
+            self._begins()
+            if self._part == "gradient":
+                embeddings.register_hook(lambda gradient: gradient * torch.nan)
+            else:
+                self.trunk[2].running_mean = torch.full((8,), torch.nan)
+        return embeddings
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("gradient", r"norm of the gradient is nan at step 5 \(epoch 2\).* photo-\d+, photo-"),
+        ("statistics", r"12 of 12 embeddings are not finite .* at step 6\."),
+    ],
+)
+def test_a_step_that_diverges_leaves_the_checkpoints_before(
+    part: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = {}
+
+    def read() -> None:
+        good.update({name: (tmp_path / name).read_bytes() for name in ("best.pt", "last.pt")})
+
+    monkeypatch.setitem(BACKBONES, "tiny", lambda *_: Failing(part, read))
+    with pytest.raises(Diverged, match=message):
+        run(tmp_path, recipe())
+    assert good == {name: (tmp_path / name).read_bytes() for name in ("best.pt", "last.pt")}
+    assert checkpoint.load(tmp_path / "last.pt").progress["position"] == [1, 0, 3]
 
 
 @pytest.mark.parametrize(
@@ -272,9 +330,32 @@ def test_weights_of_another_architecture_are_no_start(tmp_path: Path) -> None:
         run(tmp_path / "wider", wider)
 
 
+class Cut(TinyFaces):
+    """One of the faces is cut off."""
+
+    def read(self, index: int) -> np.ndarray:
+        if index == 40:
+            raise InvalidFaces(f"{self.source(index)} is corrupt or cut off; replace or delete it.")
+        return super().read(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_face_that_is_cut_off_is_named(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(InvalidFaces) as raised:
+        train.train(recipe(), Cut(), tmp_path, device="cpu", workers=workers, say=lambda _: None)
+    assert str(raised.value) == "photo-40 is corrupt or cut off; replace or delete it."
+
+
 def test_persons_with_one_face_are_no_use(tmp_path: Path) -> None:
     with pytest.raises(TooFewPersons, match="0 of 9 persons have 2 faces"):
         run(tmp_path, recipe(), TinyFaces(persons=9, faces=1))
+
+
+def test_the_benchmark_measures_this_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_train, "WARM_UP", 2)
+    place = choose("cpu", "float32", 0, lambda _: None)
+    assert bench_train.measure_loop(TinyFaces(), place, recipe()) > 0
+    assert train.TrainingBar is TrainingBar
 
 
 def test_the_pull_to_the_start_is_the_gradient_of_a_quadratic() -> None:

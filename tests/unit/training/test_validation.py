@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from training.errors import Diverged
 from training.validation import judge, score
 
 
@@ -37,3 +38,11 @@ def test_embedders_do_not_change_who_is_enrolled() -> None:
     assert judge(vectors, labels, 3)["fnir@fpir=1e-02"] != pytest.approx(
         judge(vectors, labels, 4)["fnir@fpir=1e-02"], abs=1e-9
     )
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 0.0])
+def test_embeddings_without_a_direction_are_not_judged(broken: float) -> None:
+    vectors, labels = population(0.9)
+    vectors[7] = broken
+    with pytest.raises(Diverged, match="1 of 2,400 embeddings are not finite or have no direction"):
+        judge(vectors, labels, 0)

@@ -87,3 +87,5 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a protocol buffer")
     with pytest.raises(InvalidCheckpoint, match="is not an ONNX file"):
         sface.load(path)
+    with pytest.raises(InvalidCheckpoint, match=r"none\.onnx: No such file"):
+        sface.load(tmp_path / "none.onnx")

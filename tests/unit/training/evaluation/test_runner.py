@@ -6,7 +6,7 @@ import pytest
 
 from app.errors import InvalidModel
 from app.models.spec import SHIPPED_DETECTOR, SHIPPED_EMBEDDER
-from training.data import centre_crop, open_faces
+from training.data import centre_crop, open_faces, open_pairs, subset
 from training.errors import InvalidPairs
 from training.evaluation import Report, embed_faces, open_embedder, run
 
@@ -78,3 +78,18 @@ def test_a_folder_and_a_list_of_its_pairs_give_one_report(
 def test_a_list_needs_the_folder_of_its_faces(faces: Path, pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidPairs, match="folder"):
         run(SHIPPED_EMBEDDER, open_faces(faces), pairs=pairs, output=tmp_path, progress=False)
+
+
+def test_pairs_of_whom_is_not_judged_are_refused(faces: Path, pairs: Path, tmp_path: Path) -> None:
+    part = subset(open_faces(faces), range(2, 10))  # not P0
+    listed = open_pairs(pairs, faces)
+    with pytest.raises(InvalidPairs, match=r"2 of 10 faces .* the first is .*P0_0001\.png"):
+        run(SHIPPED_EMBEDDER, part, pairs=listed, output=tmp_path, progress=False)
+
+    without = tmp_path / "pairs.txt"
+    without.write_text("1\t2\nP1\t1\t2\nP2\t1\t2\nP2\t1\tP3\t1\nP2\t2\tP4\t1\n")
+    report = run(
+        SHIPPED_EMBEDDER, part, pairs=open_pairs(without, faces), output=tmp_path, progress=False
+    )
+    assert (report.faces, report.persons) == (8, 4)
+    assert report.section("list/cosine").results

@@ -96,8 +96,11 @@ def test_the_digest_is_of_the_weights_and_nothing_else(quantised: ModelProto) ->
     assert graph.weights_sha256(quantised) != digest
 
 
-@pytest.mark.parametrize("path", [SHIPPED_DETECTOR, SHIPPED_EMBEDDER])
-def test_the_shipped_files_are_what_the_converter_writes(path: Path) -> None:
+FINE_TUNED = SHIPPED_EMBEDDER.with_name("sface-arcface.onnx")
+
+
+@pytest.mark.parametrize("path", [SHIPPED_DETECTOR, SHIPPED_EMBEDDER, FINE_TUNED])
+def test_the_shipped_files_are_in_the_form_the_service_runs(path: Path) -> None:
     model = onnx.load(path)
     assert path.stat().st_size <= 20_000_000
     assert model.producer_name == "faceid"
@@ -105,6 +108,8 @@ def test_the_shipped_files_are_what_the_converter_writes(path: Path) -> None:
     assert spec.key == METADATA_KEY
     assert f'"{graph.weights_sha256(model)}"' in spec.value
     onnx.checker.check_model(model, full_check=True)
+    if path != SHIPPED_DETECTOR:
+        assert EmbedderSpec.model_validate_json(spec.value).calibration is not None
 
 
 def test_a_model_that_differs_from_its_source_is_not_written(
