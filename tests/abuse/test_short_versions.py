@@ -125,4 +125,5 @@ def test_an_embedder_is_replaced_under_load_and_over_a_kill(tmp_path: Path) -> N
     assert not found.failed
     assert set(found.others) <= {200, 201}
     assert found.resumed_at >= found.killed_at > 0
+    assert found.acknowledged
     assert (found.lost, found.back, found.not_equal) == ([], [], 0)

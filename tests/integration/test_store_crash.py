@@ -24,7 +24,7 @@ from tests.commands import forked
 
 DIMENSION = 64
 EMBEDDER = Embedder("test-model", DIMENSION, "a" * 64)
-ROUNDS = 25
+ROUNDS = 50
 
 # What happened, gallery, person, face ids.
 Message = tuple[str, str, str, list[str]]
