@@ -13,7 +13,8 @@ run: .venv/run  ## Start the service on http://127.0.0.1:8000, for this machine 
 	FACEID_AUTH__DISABLED=true $(BIN)/faceid serve
 
 test: .venv/dev  ## Run every test
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 check: .venv/dev  ## Formatting, lint and types
 	$(BIN)/ruff format --check .

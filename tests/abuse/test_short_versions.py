@@ -15,6 +15,8 @@ from tests.abuse import calls, crash, disks, images, overload, schema, shutdown,
 from tests.abuse.load import NO_ANSWER, Load
 from tests.abuse.service import PATIENT, Service, serving
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:

@@ -7,8 +7,11 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.service import JPEG, running
+
+pytestmark = pytest.mark.alone
 
 
 def metric(client: httpx.Client, name: str) -> float:
