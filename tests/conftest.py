@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported: the tests run in as many processes as there are cores, and its threads
-# would wait for each other.
+# Before torch is imported: the tests run in several processes, whose threads would wait for each
+# other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PHOTOS = Path(__file__).parent / "photos"

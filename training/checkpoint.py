@@ -125,8 +125,8 @@ def strangers(faces: FaceSet, *trained: Checkpoint, say: Callable[[str], None] =
     persons, left = len(faces.names), len(np.unique(faces.labels[unseen]))
     if not left:
         raise TooFewPersons(
-            f"All {persons:,} persons bear names of people the checkpoint was trained on. If they "
-            "are others, rename them."
+            f"The checkpoint knows all {persons:,} persons, by name or number. If they are others, "
+            "give them as folders with other names."
         )
     if left < persons:
         say(f"{persons - left:,} of {persons:,} persons are left out: the checkpoint knows them.")

@@ -153,7 +153,7 @@ def evaluate(
     """Measure an embedder, alone or beside another, with confidence intervals.
 
     Persons a checkpoint was trained on, by their names, are not measured on; pairs of them are
-    refused.
+    refused. A .bin names nobody.
     """
     from training.data import open_faces, open_pairs
     from training.evaluation import run
@@ -161,7 +161,7 @@ def evaluate(
     files = [model] if baseline is None else [model, baseline]
     trained = []
     judged: Path | FaceSet = faces
-    listed: Path | Pairs | None = pairs
+    listed: Pairs | None = None
     with tempfile.TemporaryDirectory() as folder:
         for number, file in enumerate(files):
             if file.suffix == ".pt":
@@ -172,9 +172,12 @@ def evaluate(
                 files[number] = Path(folder, f"{number}-{file.stem}.onnx")
                 exported = _to_onnx(trained[-1], f"checkpoint-{number + 1}", "", "")
                 files[number].write_bytes(exported.SerializeToString())
+        if pairs is not None:
+            listed = open_pairs(pairs, faces)
         if trained and faces.suffix != ".bin":
             judged = checkpoint.strangers(open_faces(faces), *trained, say=say)
-            listed = pairs and open_pairs(pairs, faces)
+        elif trained:
+            say("Warning: a .bin names nobody; whom the checkpoint knows of them is not left out.")
         report = run(files[0], judged, baseline=[*files, None][1], pairs=listed, output=output)
     say(report.verdict)
     say(f"{output / 'report.html'}, {output / 'report.json'}")

@@ -35,6 +35,7 @@ class Events:
         self._write(step=step, session_log=SessionLog(status=SessionLog.START))
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
+        """A point of the curve `name`, after so many steps of the optimiser."""
         self._write(step=step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
 
     def _write(self, **content: Any) -> None:

@@ -16,6 +16,7 @@ from training.backbones import sface
 from training.checkpoint import Checkpoint
 from training.data import FaceSet
 from training.embedding import embed
+from training.errors import Diverged
 from training.place import choose
 from training.validation import judge, score
 
@@ -65,15 +66,19 @@ def interpolate(
     backbone.to(place.device)
     judged = checkpoint.strangers(faces, *known, say=say)
     # Whom either knows, the mix knows.
-    knows = ended.known and sorted({name for part in known for name in part.known or ()})
+    knows: list[str] | None = None
+    if all(part.known is not None for part in known):
+        knows = sorted({name for part in known for name in part.known or ()})
     best: Checkpoint | None = None
     chosen = 0.0
     for alpha in alphas:
         weights = mix(started, ended.weights, alpha)
         backbone.load_state_dict(weights)
-        figures = judge(
-            embed(backbone, judged, place, f"{alpha:.2f}"), judged.labels, ended.recipe.seed
-        )
+        vectors = embed(backbone, judged, place, f"{alpha:.2f}")
+        try:
+            figures = judge(vectors, judged.labels, ended.recipe.seed)
+        except Diverged as error:
+            raise Diverged(f"{error} This was the mix at {alpha:.2f}; leave it out.") from None
         report(alpha, figures)
         if best is None or score(figures)[1] > score(best.figures)[1]:
             about = f"{ended.recipe.about}; {alpha:.0%} of the way there from {start.name}"

@@ -40,7 +40,8 @@ class Place:
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def loader(self, dataset: TrainingFaces, batches: Sequence[list[int]]) -> Iterator[Any]:
-        """Batches of the items at these indices.
+        """Batches of the items at these indices, as `TrainingFaces` gives them: faces, labels and
+        indices, each with the batch in front.
 
         Raises:
             DataError: a face cannot be read.

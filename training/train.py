@@ -147,7 +147,11 @@ def train(
     train_on, held_out = split_persons(chosen.labels, recipe.data.held_out, recipe.seed)
     learnt, judged = subset(chosen, train_on), subset(chosen, held_out)
     unseen = torch.from_numpy(kept[held_out])
-    known = sorted({*known_before, *(set(faces.names) - set(judged.names))})
+    known = None
+    if known_before is not None:
+        known = sorted({*known_before, *(set(faces.names) - set(judged.names))})
+        if both := set(known_before) & set(judged.names):
+            say(f"Warning: {recipe.model.start} knows {len(both):,} of those to validate on.")
     say(
         f"{len(learnt):,} faces of {len(learnt.names):,} persons to train on, "
         f"{len(judged):,} of {len(judged.names):,} others to validate on; "
@@ -187,8 +191,9 @@ def train(
         else torch.optim.AdamW(groups, lr=t.rate)
     )
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    halved = place.precision == "float16" and not place.on_cpu
-    scaler = torch.amp.GradScaler(place.device.type, enabled=halved)
+    scaler = torch.amp.GradScaler(
+        place.device.type, enabled=place.precision == "float16" and not place.on_cpu
+    )
     anchors = [p.detach().clone() for p in backbone.parameters()] if t.stay_near else []
 
     # Where this run is. Everything random in a step follows from the seed and its number.
@@ -234,7 +239,8 @@ def train(
         try:
             figures = judge(vectors, judged.labels, recipe.seed)
         except Diverged as error:
-            raise Diverged(f"{error} This was at step {step:,}. {_WAY_OUT}") from None
+            way_out = _WAY_OUT if step else "It starts so: choose another model.start."
+            raise Diverged(f"{error} This was at step {step:,}. {way_out}") from None
         name, value = score(figures)
         history["validation"].append([epoch, figures[name]])
         for figure, share in figures.items():
@@ -248,7 +254,9 @@ def train(
                 keep(best, figures)
         return figures
 
-    events = Events(output / "events", step) if not place.rank else _Silent()
+    # What was said up to the checkpoint's step stays.
+    begun_at = step + 1 if before else 0
+    events = Events(output / "events", begun_at) if not place.rank else _Silent()
     if before is None:
         validate()
 
@@ -296,8 +304,9 @@ def train(
                 scaler.scale(value).backward()
                 scaler.unscale_(optimiser)
                 norm = nn.utils.clip_grad_norm_(parameters, t.clip, foreach=True).item()
-                # The scaler leaves out such a step by itself: its scale was too large.
-                if not (math.isfinite(norm) or halved):
+                # The scaler leaves out such a step and halves its scale, which may have been too
+                # large; not any more at 1, nor where it does nothing.
+                if not math.isfinite(norm) and scaler.get_scale() <= 1:
                     what = f"The norm of the gradient is {norm}"
                     raise _diverged(what, step, epoch, learnt, indices)
                 if anchors:
@@ -339,15 +348,15 @@ def train(
 # What the loop above is made of, in the order of its appearance.
 
 
-def _start(recipe: Recipe) -> tuple[Backbone, list[str]]:
-    """The network to begin with, and names of persons it knows."""
+def _start(recipe: Recipe) -> tuple[Backbone, list[str] | None]:
+    """The network to begin with, and names of persons it knows; None where nobody can say."""
     model = recipe.model
     if model.start == "shipped":
         return backbones.sface.load(dimension=model.dimension), []
     if model.start == "random":
         return backbones.build(model.backbone, model.dimension), []
     before = checkpoint.load(Path(model.start))
-    return checkpoint.build(model, before.weights, model.start), before.known or []
+    return checkpoint.build(model, before.weights, model.start), before.known
 
 
 def _with_enough(faces: FaceSet, least: int, say: Callable[[str], None]) -> IntArray:

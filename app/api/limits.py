@@ -21,9 +21,8 @@ class LimitClients:
         self._app = app
         self._limiter = RateLimiter(limits.requests_per_second, limits.request_burst)
         self._max_active = limits.max_concurrent_requests
-        window = max(1, math.ceil(limits.request_burst / limits.requests_per_second))
         self._policy = (
-            f'"requests";q={limits.request_burst};w={window}, '
+            f"{self._limiter.policy('requests')}, "
             f'"concurrent";q={self._max_active};qu="concurrent-requests"'
         ).encode()
 
@@ -65,9 +64,7 @@ class LimitClients:
         return None
 
     def _headers(self, client: str) -> list[tuple[bytes, bytes]]:
-        remaining = self._limiter.remaining(client)
-        seconds = math.ceil(self._limiter.seconds_to_full(client))
         return [
-            (b"ratelimit", f'"requests";r={remaining};t={seconds}'.encode()),
+            (b"ratelimit", self._limiter.standing("requests", client).encode()),
             (b"ratelimit-policy", self._policy),
         ]

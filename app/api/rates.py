@@ -59,11 +59,14 @@ class RateLimiter:
         bucket = self._bucket(client)
         bucket.tokens = min(float(self.burst), bucket.tokens + 1)
 
-    def remaining(self, client: str) -> int:
-        return int(self._bucket(client).tokens)
+    def standing(self, name: str, client: str) -> str:
+        """Value of `RateLimit`: tokens that are left, and seconds until the bucket is full."""
+        tokens = self._bucket(client).tokens
+        return f'"{name}";r={int(tokens)};t={math.ceil((self.burst - tokens) / self.rate)}'
 
-    def seconds_to_full(self, client: str) -> float:
-        return (self.burst - self._bucket(client).tokens) / self.rate
+    def policy(self, name: str) -> str:
+        """Value of `RateLimit-Policy`: tokens of a full bucket, and seconds to fill it."""
+        return f'"{name}";q={self.burst};w={max(1, math.ceil(self.burst / self.rate))}'
 
     def active(self, client: str) -> int:
         return self._bucket(client).active
@@ -107,18 +110,17 @@ class Guesses:
 
     def begin(self, scope: Scope) -> TooManyRequests | None:
         if wait := self._limiter.take(address_of(scope)):
-            return TooManyRequests("Too many wrong keys came from here.", math.ceil(wait))
+            return TooManyRequests(
+                "Too many wrong keys came from here; check the key before you try again.",
+                math.ceil(wait),
+            )
         return None
 
     def headers(self, scope: Scope) -> dict[str, str]:
-        """As of `LimitClients`, of this limit."""
-        address = address_of(scope)
-        remaining = self._limiter.remaining(address)
-        seconds = math.ceil(self._limiter.seconds_to_full(address))
-        window = _GUESSES_AT_ONCE // _GUESSES_PER_SECOND
+        """`RateLimit` and `RateLimit-Policy` of this limit."""
         return {
-            "RateLimit": f'"guesses";r={remaining};t={seconds}',
-            "RateLimit-Policy": f'"guesses";q={_GUESSES_AT_ONCE};w={window}',
+            "RateLimit": self._limiter.standing("guesses", address_of(scope)),
+            "RateLimit-Policy": self._limiter.policy("guesses"),
         }
 
     def was_right(self, scope: Scope) -> None:

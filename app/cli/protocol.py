@@ -54,7 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # uvicorn's own is plain text, without what every other answer has.
         identifier = uuid4().hex
         token = request_id.set(identifier)
-        answer = problem(MalformedRequest(f"{msg} Send HTTP/1.1; here nobody speaks TLS."))
+        answer = problem(MalformedRequest(f"{msg} Send HTTP/1.1, and https:// to a proxy."))
         request_id.reset(token)
         headers = [
             *answer.raw_headers,
@@ -66,6 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + bytes(answer.body))
         self.transport.close()
+        self._watch_the_end()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

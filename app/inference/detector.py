@@ -58,7 +58,7 @@ class Detector:
         """Find all faces, largest first; their landmarks can be aligned.
 
         Args:
-            most: faces that may be looked at closely.
+            most: faces that a photo may show; None: any number.
 
         Raises:
             CrowdedImage: there are more.

@@ -16,7 +16,7 @@ from app.metrics import Metrics
 from app.services.finishing import Finishing
 from app.services.models import Pair
 from app.services.writes import PersonWriter
-from app.store import FloatArray, Receipt, Store
+from app.store import Export, FloatArray, Receipt, Store
 from app.store.paging import persons_of
 from app.store.receipts import person_digest
 
@@ -56,7 +56,8 @@ class Eraser:
         after a crash does not bring back whom somebody wanted erased.
 
         Raises:
-            PersonNotFound, StoreUnavailable.
+            PersonNotFound: what an earlier try left of them is gone as well.
+            StoreUnavailable.
         """
         return await self._finishing.do(self._erase(gallery, person_id, "request", None))
 
@@ -138,13 +139,16 @@ class Eraser:
         expired_by: datetime | None,
     ) -> Receipt:
         pair = self._pair
-        created_at = (await pair.active.store.person(gallery, person_id)).created_at
-        probes = [(pair.active.store, await _probes(pair.active.store, gallery, person_id))]
+        try:
+            stored = await pair.active.store.export(gallery, person_id)
+        except PersonNotFound:
+            await self._writer.clear(gallery, person_id)
+            raise
+        probes = [(pair.active.store, _probes(stored))]
         if pair.other is not None:
             with suppress(PersonNotFound):
-                probes.append(
-                    (pair.other.store, await _probes(pair.other.store, gallery, person_id))
-                )
+                its = await pair.other.store.export(gallery, person_id)
+                probes.append((pair.other.store, _probes(its)))
         receipts = pair.active.store.receipts
         receipt = Receipt(
             receipt_id=str(uuid.uuid4()),
@@ -154,7 +158,7 @@ class Eraser:
             state="begun",
             # Not before who is erased, where the clock was set back: a backup brings back whoever
             # is younger than their erasure.
-            begun_at=max(datetime.now(UTC), created_at),
+            begun_at=max(datetime.now(UTC), stored.person.created_at),
         )
         await receipts.put(receipt)
         try:
@@ -169,7 +173,7 @@ class Eraser:
                     if await pair.active.store.stored(gallery, person_id) is not None:
                         await receipts.put(replace(receipt, state="abandoned"))
             raise
-        erased_at = datetime.now(UTC)
+        erased_at = max(datetime.now(UTC), receipt.begun_at)
         found = 0
         for store, rows in probes:
             if len(rows):
@@ -198,8 +202,7 @@ async def _has_expired_there(store: Store, gallery: str, person_id: str, moment:
         return False
 
 
-async def _probes(store: Store, gallery: str, person_id: str) -> FloatArray:
-    stored = await store.export(gallery, person_id)
+def _probes(stored: Export) -> FloatArray:
     if stored.template is None:
         return stored.embeddings
     return np.concatenate([stored.template[None], stored.embeddings])

@@ -15,7 +15,8 @@ class Finishing:
         return await asyncio.shield(self.start(work))
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """For who does not wait for it."""
+        """Begin it for a caller who does not wait; `all_done` does. What it raises is logged by
+        asyncio."""
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)

@@ -344,9 +344,14 @@ class Swap:
         self._on_change(pair)
 
     async def _adopt(self, chosen: Chosen, configured: FaceEmbedder | None = None) -> None:
-        active = await self._model(chosen.active, configured)
-        other = None if chosen.other is None else await self._model(chosen.other, configured)
         former = self._in_use()
+        active = await self._model(chosen.active, configured)
+        try:
+            other = None if chosen.other is None else await self._model(chosen.other, configured)
+        except BaseException:
+            if active not in former and active.embedder is not configured:
+                await active.embedder.close()
+            raise
         self._set(chosen, Pair(active, other))
         self.carry.begin()
         used = [model.embedder for model in self._in_use()]
@@ -374,7 +379,12 @@ class Swap:
                     records.other_model(model, identity(embedder.spec), "the store")
                 )
         store = self._stores.store(model)
-        await store.open()
+        try:
+            await store.open()
+        except BaseException:
+            if embedder is not configured:
+                await embedder.close()
+            raise
         return Model(embedder.spec, embedder, store)
 
 

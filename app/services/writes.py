@@ -185,6 +185,7 @@ class PersonWriter:
         async def delete(pair: Pair) -> int:
             nonlocal deleted, held
             async with self._in_both(pair):
+                # Within, as where the models changed meanwhile they are deleted from some already.
                 held |= _face_ids(await pair.active.store.stored(gallery, person_id))
                 try:
                     count = await pair.active.store.delete_person(
@@ -200,6 +201,19 @@ class PersonWriter:
             return deleted or 0
 
         return await self._alone(gallery, person_id, lambda: self._settled(delete))
+
+    async def clear(self, gallery: str, person_id: str) -> None:
+        """Delete what an interrupted deletion left of somebody who is not stored any more.
+
+        Raises:
+            StoreUnavailable.
+        """
+
+        async def clear(pair: Pair) -> None:
+            async with self._in_both(pair):
+                await self._clear(pair, gallery, person_id, set())
+
+        await self._alone(gallery, person_id, lambda: self._settled(clear))
 
     async def _clear(self, pair: Pair, gallery: str, person_id: str, held: set[str]) -> None:
         """After faces were deleted from the active store: the crops, and the other one.

@@ -31,7 +31,6 @@ _NEIGHBOURS = 10
 _PROBES = 16
 # An engine's sum of d products in float32 depends on the order it adds them in.
 _SIMILARITY_TOLERANCE = 1e-5
-# A server's graph may miss a neighbour that a scan finds.
 
 Advance = Callable[[int], None]
 

@@ -4,7 +4,7 @@
 
 A service of its own, in a folder that is thrown away, is evaluated by `faceid-train
 evaluate-service`; the figures with marks are put beside them. The report with all figures and
-plots is in the output folder. About ten minutes on 2 cores.
+plots is in the output folder. Ten to twenty minutes on 2 cores.
 """
 
 import argparse
@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.benchmarks.bench_identify import wait_until_ready
+from tests.benchmarks.marks import finish
 from tests.conftest import SHARED
-from training.evaluation.report import quantity, show
+from training.evaluation.report import quantity
 from training.evaluation.service import run
 from training.evaluation.service.report import ServiceReport
 from training.evaluation.service.summary import lines, tables
@@ -61,26 +61,18 @@ def main() -> None:
             server.terminate()
             server.wait()
     console = Console(highlight=False)
-    console.print(*tables(report), *lines(report), marks(report), sep="\n")
-    console.print(options.output / "report.html")
+    console.print(*tables(report), *lines(report), options.output / "report.html", sep="\n")
+    finish("Against the marks", marks(report), console)
 
 
-def marks(report: ServiceReport) -> Table:
-    table = Table(title="Against the marks", title_justify="left")
-    for column in ("what", "measured", "must be", ""):
-        table.add_column(column, justify="left" if column in ("what", "") else "right")
+def marks(report: ServiceReport) -> list[tuple[str, float, str, float]]:
+    rows = []
     for key, name, sign, mark in MARKS:
         section = report.section(key)
         value = section.results[0].figures[name].value
         assert value is not None
-        kept = value <= mark if sign == "<=" else value >= mark
-        table.add_row(
-            f"{section.title}: {quantity(name).label}",
-            show(value, True),
-            f"{sign} {show(mark, True)}",
-            "" if kept else "missed",
-        )
-    return table
+        rows.append((f"{section.title}: {quantity(name).label}", value, sign, mark))
+    return rows
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.data import Faces, FaceSet, Pairs, open_faces, open_pairs, read_bin
+from training.data import Faces, FaceSet, Pairs, open_faces, read_bin
 from training.errors import InvalidPairs
 from training.evaluation.embedder import Embedder, FloatArray, embed_faces, open_embedder
 from training.evaluation.evaluate import RESAMPLES, compile_report, measure_faces, measure_pairs
@@ -16,7 +16,7 @@ def run(
     faces: FaceSet | Path,
     *,
     baseline: Path | None = None,
-    pairs: Path | Pairs | None = None,
+    pairs: Pairs | None = None,
     output: Path,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -28,8 +28,7 @@ def run(
         model, baseline: canonical ONNX files.
         faces: labelled faces or what `open_faces` opens, or else one of InsightFace's `.bin`
             files: pairs, and nothing but pairs.
-        pairs: a list in LFW's format of pairs of these faces, which have to be in folders; or
-            what `open_pairs` gave for the folder that `faces` are a part of.
+        pairs: of these faces, of the folder that they are or are a part of.
         output: folder; made if it is not there.
 
     Raises:
@@ -48,15 +47,13 @@ def run(
         ]
 
     if isinstance(faces, Path) and faces.suffix == ".bin":
+        if pairs is not None:
+            raise InvalidPairs(f"{faces} brings pairs of its own; leave out the list.")
         listed = read_bin(faces)
         sections = measure_pairs(embed(listed.faces), listed, seed, resamples, progress)
         size = len(listed.faces), 0
     else:
         labelled = open_faces(faces) if isinstance(faces, Path) else faces
-        if isinstance(pairs, Path):
-            if not isinstance(faces, Path):
-                raise InvalidPairs("A list of pairs needs the folder its faces are in.")
-            pairs = open_pairs(pairs, faces)
         rows = [] if pairs is None else _find(pairs, labelled)
         embeddings = embed(labelled)
         sections = measure_faces(embeddings, labelled.labels, seed, resamples, progress)

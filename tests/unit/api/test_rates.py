@@ -22,8 +22,7 @@ def test_a_burst_then_the_rate() -> None:
     assert limiter.take("a") == 0
     assert limiter.take("a") == pytest.approx(0.5)
     clock.now = 100
-    assert limiter.remaining("a") == 3
-    assert limiter.seconds_to_full("a") == 0
+    assert limiter.standing("requests", "a") == '"requests";r=3;t=0'
 
 
 def test_clients_do_not_share() -> None:

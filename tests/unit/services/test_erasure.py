@@ -68,7 +68,9 @@ async def test_an_erasure_counts_where_the_clock_was_set_back(
             return datetime.now(tz) - timedelta(hours=1)
 
     monkeypatch.setattr(erasure, "datetime", SetBack)
-    await eraser.erase("default", "ada")
+    receipt = await eraser.erase("default", "ada")
+    assert receipt.erased_at is not None
+    assert receipt.erased_at >= receipt.begun_at >= created_at
     erasures = await erasures_since(store.receipts, created_at)
     assert erasures.cover("default", "ada", created_at), "no backup brings her back"
 

@@ -13,7 +13,9 @@ from qdrant_client import AsyncQdrantClient
 from app.decision.fusion import template
 from app.errors import PersonNotFound, StoreUnavailable
 from app.inference.embedder import Embedding
+from app.metrics import Metrics
 from app.services import writes
+from app.services.erasure import Eraser
 from app.services.models import Model, Pair
 from app.services.writes import NewFaces, PersonWriter
 from app.store import Consent, EmbeddedStore, Embedder, Face, FloatArray, Store, Targets
@@ -289,12 +291,13 @@ async def test_a_deletion_that_fails_in_the_other_store_leaves_no_crop_and_can_b
         with pytest.raises(StoreUnavailable):
             await world.writer.delete_face("default", "ada", first)
         assert list(await world.crops.get("default", "ada", [first, second])) == [second]
+        eraser = Eraser(world.writer, Metrics())
         with pytest.raises(StoreUnavailable):
-            await world.writer.delete_person("default", "ada")
+            await eraser.erase("default", "ada")
         assert await world.crops.persons() == set()
     assert await world.other.store.stored("default", "ada") is not None
     with pytest.raises(PersonNotFound):
-        await world.writer.delete_person("default", "ada")
+        await eraser.erase("default", "ada")
     assert await world.equal()
 
 

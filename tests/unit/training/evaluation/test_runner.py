@@ -61,7 +61,7 @@ def test_a_folder_and_a_list_of_its_pairs_give_one_report(
         SHIPPED_EMBEDDER,
         faces,
         baseline=SHIPPED_EMBEDDER,
-        pairs=pairs,
+        pairs=open_pairs(pairs, faces),
         output=tmp_path / "new" / "report",
         progress=False,
     )
@@ -73,11 +73,6 @@ def test_a_folder_and_a_list_of_its_pairs_give_one_report(
     written = (tmp_path / "new" / "report" / "report.json").read_text()
     assert Report.model_validate_json(written) == report
     assert (tmp_path / "new" / "report" / "report.html").stat().st_size > 10_000
-
-
-def test_a_list_needs_the_folder_of_its_faces(faces: Path, pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidPairs, match="folder"):
-        run(SHIPPED_EMBEDDER, open_faces(faces), pairs=pairs, output=tmp_path, progress=False)
 
 
 def test_pairs_of_whom_is_not_judged_are_refused(faces: Path, pairs: Path, tmp_path: Path) -> None:
