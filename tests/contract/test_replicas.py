@@ -21,6 +21,7 @@ from app.services.swap import Swap
 from app.services.writes import NewFaces
 from app.store import Face, Targets
 from app.store.crops import Crops
+from app.store.server import ServerStore
 from app.store.server_models import ServerModels
 
 pytestmark = pytest.mark.anyio
@@ -38,8 +39,10 @@ class Closing(CpuEmbedder):
 class Replica:
     def __init__(self, client: AsyncQdrantClient, pool: CorePool, file: Path) -> None:
         async def load(path: Path) -> FaceEmbedder:
-            return Closing(path, 1, pool)
+            self.loaded.append(Closing(path, 1, pool))
+            return self.loaded[-1]
 
+        self.loaded: list[Closing] = []
         self.seen: list[Pair] = []
         self.stores = ServerModels(client, template)
         self.swap = Swap(
@@ -179,6 +182,28 @@ async def test_a_removal_that_is_cut_short_is_finished_later(
             await Replica(client, CorePool(1), SHIPPED_EMBEDDER).swap.open()
         left = {c.name for c in (await client.get_collections()).collections} - before
         assert left <= {"faceid-models", "faceid-crops"}
+
+
+async def test_what_cannot_be_adopted_is_not_kept_in_memory(
+    replicas: list[Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = replicas
+
+    async def fail(*_: object) -> None:
+        raise StoreUnavailable("no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ServerStore, "open", fail)
+        with pytest.raises(StoreUnavailable):
+            await one.swap.add(NEW.read_bytes())
+    await one.swap.add(NEW.read_bytes())
+    with monkeypatch.context() as broken:
+        broken.setattr(ServerStore, "open", fail)
+        with pytest.raises(StoreUnavailable):
+            await two.swap.current()
+    await two.swap.current()
+    assert [embedder.is_closed for embedder in one.loaded] == [False, True, False]
+    assert [embedder.is_closed for embedder in two.loaded] == [False, True, False]
 
 
 async def test_one_that_starts_later_takes_the_model_from_the_server(

@@ -74,3 +74,19 @@ def test_two_architectures_cannot_be_mixed(tmp_path: Path) -> None:
             device="cpu",
             report=print,
         )
+
+
+def test_a_mix_with_one_that_cannot_say_whom_it_knows_cannot_say_either(tmp_path: Path) -> None:
+    for name, known in (("a", None), ("b", ["person-0"])):
+        end = a_checkpoint(weights=Tiny(16).state_dict(), held_out=torch.arange(6, 18), known=known)
+        checkpoint.save(end, tmp_path / f"{name}.pt")
+    interpolate.interpolate(
+        tmp_path / "a.pt",
+        tmp_path / "b.pt",
+        TinyFaces(),
+        tmp_path / "mix.pt",
+        alphas=[0.5],
+        device="cpu",
+        report=lambda *_: None,
+    )
+    assert checkpoint.load(tmp_path / "mix.pt").known is None
